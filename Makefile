@@ -1,0 +1,45 @@
+# One way to run everything. `make help` lists it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+OUT ?= demo-out
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench tiny-model clean
+
+help: ## list these targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up .venv: PyTorch, Ray, diffusers and the embedded servers (a few minutes, once)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
+	@touch $(READY)
+	@echo "Set up."
+
+demo: $(READY) ## render 64 pictures of 16 prompts on two Ray actors into demo-out/
+	@$(BIN)/fewstep render examples/prompts.txt --out $(OUT) --repeats 4 --seed 7 --renderers 2 --name demo
+
+test: $(READY) ## every test, against real Redis, S3, Ray and weights
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## lint, format, types, floors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## write the code as the formatter wants it
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(READY) ## images/s of the render loop beside plain diffusers, on this machine
+	@$(BIN)/python -m benchmarks.engine
+
+tiny-model: $(READY) ## make the embedded model and its adapters again, from nothing (hours)
+	@$(BIN)/python -m workers.tiny all
+
+clean: ## remove what was built and rendered here
+	rm -rf .venv demo-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

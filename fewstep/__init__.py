@@ -1,0 +1,27 @@
+"""The front door: the command line, the local stack, and what a program imports.
+
+from fewstep import Client, JobRequest, RecipeRequest
+
+with Client("http://127.0.0.1:8700") as client:
+    job = client.submit(JobRequest(recipe=RecipeRequest(steps=4)), ["a red circle"])
+"""
+
+from importlib import metadata
+
+from jobs import errors
+from jobs.client import Client
+from jobs.job import JobRequest, JobView, Submission
+from jobs.recipe import RecipeRequest, StyleWeight
+
+__version__ = metadata.version("fewstep")
+
+__all__ = [
+    "Client",
+    "JobRequest",
+    "JobView",
+    "RecipeRequest",
+    "StyleWeight",
+    "Submission",
+    "__version__",
+    "errors",
+]

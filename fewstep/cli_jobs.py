@@ -1,0 +1,126 @@
+"""The commands about jobs: `submit`, `jobs`, `show`, `watch`, `cancel`, `fetch` and their kin."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.options import AsJson, JobOptions, Prompts, with_job_options
+from fewstep.report import as_json, note
+from jobs.client import Client
+from jobs.job import JobView
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` told it.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the dataset; made where missing.")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Idempotency key: the same key is the same job.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(with_job_options(submit))
+    app.command("jobs")(list_jobs)
+    for command in (show, watch, cancel, pause, resume, fetch):
+        app.command()(command)
+
+
+def submit(prompts: Prompts, job: JobOptions, key: Key = None, *, json: AsJson = False) -> None:
+    """Submit a job to the API and return at once."""
+    from fewstep.request import prompt_file, request_of
+
+    request = request_of(job)
+    with prompt_file(prompts) as path, client_here() as client:
+        reply = client.submit(request, path, idempotency_key=key)
+    for warning in reply.warnings:
+        note(f"note: {warning}")
+    if json:
+        as_json(reply.model_dump())
+    else:
+        note(f"{reply.images} images in {reply.shards} shards; follow it: fewstep watch {reply.id}")
+        print(reply.id)
+
+
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only those in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    *,
+    json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    from fewstep.report import show_jobs
+
+    with client_here() as client:
+        views = client.jobs(state=state, limit=limit)
+    as_json({"jobs": [view.model_dump() for view in views]}) if json else show_jobs(views)
+
+
+def show(job_id: JobId, *, json: AsJson = False) -> None:
+    """Show one job: its state, progress, recipe and warnings."""
+    with client_here() as client:
+        _tell(client.job(job_id), json=json)
+
+
+def watch(job_id: JobId, *, json: AsJson = False) -> None:
+    """Follow a job until it has ended. Exit status 1: it failed or was cancelled."""
+    from fewstep.progress import job_bar
+    from jobs.states import JobState
+
+    with client_here() as client:
+        view = client.job(job_id)
+        with job_bar(view.images) as bar:
+            for view in client.watch(job_id):
+                bar(view)
+    _tell(view, json=json)
+    if view.state != JobState.DONE:
+        raise typer.Exit(1)
+
+
+def cancel(job_id: JobId, *, json: AsJson = False) -> None:
+    """Stop a job for good; what was committed stays."""
+    _ask(lambda client: client.cancel(job_id), json=json)
+
+
+def pause(job_id: JobId, *, json: AsJson = False) -> None:
+    """Start no new shard of a job until it is resumed."""
+    _ask(lambda client: client.pause(job_id), json=json)
+
+
+def resume(job_id: JobId, *, json: AsJson = False) -> None:
+    """Let a paused job go on."""
+    _ask(lambda client: client.resume(job_id), json=json)
+
+
+def fetch(job_id: JobId, out: Out, *, json: AsJson = False) -> None:
+    """Copy a finished job's dataset into a folder; what is there and whole is not copied again."""
+    from fewstep.configuration import current_settings
+    from fewstep.fetching import check_out, fetch_job
+
+    check_out(out, job_id=job_id)
+    with client_here() as client:
+        view = client.job(job_id)
+        client.results(job_id)
+    fetched = fetch_job(current_settings(), view, out)
+    if json:
+        as_json({"id": job_id, "out": str(out.resolve())} | fetched.model_dump())
+    else:
+        note(f"{view.images} images are in {out.resolve()}")
+
+
+def client_here() -> "Client":
+    """A client of the local stack that is up, or of FEWSTEP_API_URL."""
+    from fewstep.configuration import current_settings
+
+    return Client(current_settings().api_url)
+
+
+def _ask(question: "Callable[[Client], JobView]", *, json: bool) -> None:
+    with client_here() as client:
+        _tell(question(client), json=json)
+
+
+def _tell(view: "JobView", *, json: bool) -> None:
+    from fewstep.report import show_job
+
+    as_json(view.model_dump()) if json else show_job(view)

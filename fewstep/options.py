@@ -1,0 +1,146 @@
+"""The options that make a job: `render` and `submit` share them to the letter."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from jobs.errors import InvalidInput
+
+Value = TypeVar("Value")
+
+Model = Annotated[str, typer.Option(help="Base model, by its name in the catalog.")]
+Accelerator = Annotated[
+    str | None,
+    typer.Option(help="Few-step adapter; by default the model's own. 'none': the bare teacher."),
+]
+Style = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=WEIGHT", help="Mix in a style LoRA, e.g. outline=0.8. Repeatable."),
+]
+Steps = Annotated[int | None, typer.Option(help="Sampling steps, as the accelerator allows.")]
+Guidance = Annotated[
+    float | None, typer.Option(help="Guidance scale; at 1 or below it is off (one UNet call).")
+]
+Width = Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")]
+Height = Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")]
+Repeats = Annotated[int, typer.Option(help="Images of each prompt.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Fixes every image's seed; by default one is drawn and noted.")
+]
+Format = Annotated[str, typer.Option(help="png, jpeg or webp.")]
+Quality = Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100 (WebP: 100 is lossless).")]
+ShardImages = Annotated[
+    int | None, typer.Option(help="Images in one shard; by default about sixteen shards.")
+]
+Priority = Annotated[int, typer.Option(help="0 to 9; 9 is served first.")]
+Title = Annotated[str, typer.Option("--name", help="A name for people to know the job by.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output; progress elsewhere.")
+]
+Renderers = Annotated[
+    int | None,
+    typer.Option(help="Renderers at most; by default one a GPU, or one a core up to four."),
+]
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROMPTS", help=".txt (a prompt a line) or .jsonl (an object a line); - is stdin."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """What the options said; checked when `request` is made of it."""
+
+    model: str
+    accelerator: str | None
+    style: list[str] | None
+    steps: int | None
+    guidance: float | None
+    width: int | None
+    height: int | None
+    repeats: int
+    seed: int | None
+    format: str
+    quality: int
+    shard_images: int | None
+    priority: int
+    name: str
+
+
+def job_options(
+    *,
+    model: Model = "tiny",
+    accelerator: Accelerator = None,
+    style: Style = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    width: Width = None,
+    height: Height = None,
+    repeats: Repeats = 1,
+    seed: Seed = None,
+    format: Format = "png",  # noqa: A002 - the option's name
+    quality: Quality = 95,
+    shard_images: ShardImages = None,
+    priority: Priority = 4,
+    name: Title = "",
+) -> JobOptions:
+    """The options as one value; its signature is what the command line shows."""
+    return JobOptions(**locals())
+
+
+def with_job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `job` stands for all of `job_options`'s own."""
+    own = inspect.signature(command).parameters
+    shared = inspect.signature(job_options).parameters
+
+    @functools.wraps(command)
+    def spread(**given: Any) -> None:
+        job = job_options(**{name: given.pop(name) for name in shared})
+        command(job=job, **given)
+
+    parameters = [
+        part.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, one in own.items()
+        for part in (shared.values() if name == "job" else (one,))
+    ]
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread.__annotations__ = {part.name: part.annotation for part in parameters}
+    return spread
+
+
+def checked(kind: Callable[..., Value], **fields: object) -> Value:
+    """A value of `kind`; raises InvalidInput naming the first field that is wrong."""
+    from pydantic import ValidationError
+
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            f"{str(first['input'])[:80]!r} will not do",
+            where=f"--{field.replace('_', '-')}",
+            remedy=first["msg"][:1].lower() + first["msg"][1:],
+        ) from error
+
+
+def styles_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
+    """`NAME=WEIGHT` pairs; a name alone weighs 0.8. Raises InvalidInput."""
+    found = []
+    for text in given or ():
+        name, _, weight = text.partition("=")
+        try:
+            found.append((name, float(weight or 0.8)))
+        except ValueError as error:
+            raise InvalidInput(
+                f"{text[:80]!r} is no style with a weight",
+                where="--style",
+                remedy="give NAME=WEIGHT, e.g. outline=0.8",
+            ) from error
+    return tuple(found)

@@ -1,0 +1,208 @@
+"""Routes of jobs that exist: list, show, follow, fetch, and change their course."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field, ValidationError
+from sse_starlette import EventSourceResponse
+
+from jobs.api.body import read_object
+from jobs.api.problems import raise_invalid, responses
+from jobs.api.services import Services, UsesServices
+from jobs.api.sse import KEEP_ALIVE_S, EventFan
+from jobs.errors import Conflict
+from jobs.events import checked_cursor
+from jobs.job import JobView
+from jobs.queue_values import WantedState
+from jobs.recipe import Frozen
+from jobs.results import Results, read_timing, results_of
+from jobs.states import TERMINAL, JobState
+from jobs.timing import Timing
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+JobId = Annotated[
+    str,
+    Path(
+        pattern="^[a-z2-7]{26}$",
+        description="The job's id",
+        examples=["mfzwiztbonsgmylkmjvgqzdtmi"],
+    ),
+]
+Cursor = Annotated[str | None, Query(pattern=r"^\d{1,16}$", description="From the last page")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Jobs at most")]
+
+
+class JobList(BaseModel):
+    """Jobs, newest first; `cursor` asks for the next page, null: this was the last."""
+
+    jobs: list[JobView]
+    cursor: str | None
+
+
+class Change(Frozen):
+    """What of an accepted job may change."""
+
+    priority: int = Field(ge=0, le=9, description="0 to 9; 9 is served first")
+
+
+@router.get("/jobs", summary="List jobs", responses=responses(422, 503))
+def list_jobs(
+    services: UsesServices,
+    state: JobState | None = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> JobList:
+    """Jobs of the last days, newest first. With `state`, a page may be short of `limit`."""
+    found, more = services.views.page(state=state, limit=limit, cursor=cursor)
+    return JobList(jobs=found, cursor=more)
+
+
+@router.get("/jobs/{job_id}", summary="Show a job", responses=responses(404, 422, 503))
+def show_job(job_id: JobId, services: UsesServices) -> JobView:
+    """Its state, why it waits, its progress, rate and time left."""
+    return services.views.view(job_id)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="Follow a job",
+    response_class=EventSourceResponse,
+    responses=responses(404, 422, 503),
+)
+async def follow_job(
+    job_id: JobId,
+    request: Request,
+    services: UsesServices,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="Go on behind this event")
+    ] = None,
+) -> EventSourceResponse:
+    """Server-sent events until the job has ended.
+
+    The first is `progress` with the whole job, and so is every change of it; between them come
+    the queue's own events (`claimed`, `done`, `fail`, `state`, ...), and `end` at last.
+    """
+    fan: EventFan = request.app.state.fan
+
+    def look() -> JobView:
+        return services.views.view(job_id)
+
+    after = None if last_event_id is None else checked_cursor(last_event_id)
+    cursor = await fan.cursor(after)
+    view = await run_in_threadpool(look)
+    return EventSourceResponse(fan.stream(job_id, cursor, view, look), ping=KEEP_ALIVE_S)
+
+
+@router.get(
+    "/jobs/{job_id}/results",
+    summary="Where the dataset lies",
+    responses=responses(404, 409, 422, 503),
+)
+def job_results(
+    job_id: JobId,
+    services: UsesServices,
+    first: Annotated[int, Query(ge=0, le=10**9, description="Files to pass over")] = 0,
+    limit: Annotated[int, Query(ge=1, le=5_000, description="Files at most")] = 1_000,
+) -> Results:
+    """Files with size, digest and a link that works for a while; 409 until the job has ended."""
+    _ended(services, job_id)
+    layout = services.views.layout(job_id)
+    return results_of(services.store, layout, first=first, limit=limit)
+
+
+@router.get(
+    "/jobs/{job_id}/timing",
+    summary="What took how long",
+    responses=responses(404, 409, 422, 503),
+)
+def job_timing(job_id: JobId, services: UsesServices) -> Timing:
+    """`timing.json` of the dataset: queue wait, load, text, denoising, decode, encode, upload."""
+    _ended(services, job_id)
+    return read_timing(services.store, services.views.layout(job_id))
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel", responses=responses(404, 409, 422, 503))
+def cancel_job(job_id: JobId, services: UsesServices) -> JobView:
+    """End the job for good. Shards that are being rendered are dropped, committed ones stay."""
+    return _steered(services, job_id, "cancel")
+
+
+@router.post("/jobs/{job_id}/pause", summary="Pause", responses=responses(404, 409, 422, 503))
+def pause_job(job_id: JobId, services: UsesServices) -> JobView:
+    """Start no new shard until `resume`; those being rendered are finished."""
+    return _steered(services, job_id, "pause")
+
+
+@router.post("/jobs/{job_id}/resume", summary="Resume", responses=responses(404, 409, 422, 503))
+def resume_job(job_id: JobId, services: UsesServices) -> JobView:
+    """Let a paused job go on."""
+    return _steered(services, job_id, "run")
+
+
+@router.patch(
+    "/jobs/{job_id}",
+    summary="Change the priority",
+    responses=responses(400, 404, 409, 413, 415, 422, 503),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": Change.model_json_schema(),
+                    "example": {"priority": 9},
+                }
+            },
+        }
+    },
+)
+async def change_job(job_id: JobId, request: Request, services: UsesServices) -> JobView:
+    """Serve the job earlier or later; shards that were claimed are not touched."""
+    body = await read_object(request, limit=10_000)
+    try:
+        change = Change.model_validate(body)
+    except ValidationError as error:
+        raise_invalid(error, "")
+
+    def apply() -> JobView:
+        _still_open(services, job_id)
+        services.queue.set_priority(job_id, change.priority)
+        return services.views.view(job_id)
+
+    return await run_in_threadpool(apply)
+
+
+def _steered(services: Services, job_id: str, wanted: WantedState) -> JobView:
+    before = services.views.view(job_id)
+    if wanted == "cancel" and before.state == JobState.CANCELLED:
+        return before
+    _still_open(services, job_id)
+    reached = services.queue.state(job_id, wanted)
+    after = services.views.view(job_id)
+    if reached != wanted:
+        reason = f": {after.reason}" if after.reason else ""
+        raise Conflict(
+            f"the job is {after.state}{reason}",
+            where=job_id,
+            remedy="nothing is left to be changed, or try again in a moment",
+        )
+    return after
+
+
+def _still_open(services: Services, job_id: str) -> None:
+    state = services.views.view(job_id).state
+    if state in TERMINAL:
+        raise Conflict(
+            f"the job is {state}", where=job_id, remedy="submit the prompts again as a new job"
+        )
+
+
+def _ended(services: Services, job_id: str) -> None:
+    view = services.views.view(job_id)
+    if view.state not in TERMINAL:
+        raise Conflict(
+            f"the job is {view.state}: {view.done + view.failed} of {view.images} images so far",
+            where=job_id,
+            remedy=f"follow /v1/jobs/{job_id}/events until it has ended",
+        )

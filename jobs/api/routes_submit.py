@@ -1,0 +1,180 @@
+"""The route that accepts jobs: prompts in the body, or a prompt file in a multipart form."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import Field, ValidationError
+
+from jobs.api.body import is_form, parse_object, read_form, read_object
+from jobs.api.problems import Refused, raise_invalid, responses
+from jobs.api.services import Services, UsesServices
+from jobs.errors import InvalidInput, TooLarge
+from jobs.job import JobRequest, Submission
+from jobs.rows import Row, read_inline, read_rows
+from jobs.submit import dry_run_job, submit_job
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+#: Prompts in a request's body; more come as a file.
+INLINE_MAX = 10_000
+
+_JOB_SCHEMA = {"$ref": "#/components/schemas/JobRequest"}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["prompts"],
+                "additionalProperties": False,
+                "properties": {
+                    "job": _JOB_SCHEMA,
+                    "prompts": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": INLINE_MAX,
+                        "items": {"oneOf": [{"type": "string"}, {"type": "object"}]},
+                    },
+                },
+            },
+            "example": {
+                "job": {"name": "shapes", "recipe": {"model": "tiny", "steps": 4}, "repeats": 2},
+                "prompts": [
+                    "a red circle on a white background",
+                    {"prompt": "a big blue star", "seed": 7, "label": "star"},
+                ],
+            },
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["prompts"],
+                "properties": {
+                    "job": _JOB_SCHEMA,
+                    "prompts": {
+                        "type": "string",
+                        "contentMediaType": "application/octet-stream",
+                        "description": "A file named .txt (a prompt a line) or .jsonl",
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+class Accepted(Submission):
+    """A submission and where to go from here."""
+
+    links: dict[str, str] = Field(
+        description="Paths of the job's status, events, results and cancel"
+    )
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    summary="Submit a job",
+    responses=responses(400, 409, 413, 415, 422, 503),
+    openapi_extra={"requestBody": _BODY},
+)
+async def submit(
+    request: Request,
+    response: Response,
+    services: UsesServices,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="1 to 128 of A-Z a-z 0-9 . _ -; the same key is the same job"),
+    ] = None,
+    dry_run: Annotated[bool, Query(description="Check and count, write nothing")] = False,
+) -> Accepted:
+    """Check everything, write the prompts down, and let the job wait for renderers.
+
+    Sent again with the same `Idempotency-Key` and body it is the same job; with another body it
+    is refused (409). Without a key, every request is a new job.
+    """
+    key = idempotency_key if idempotency_key is not None else uuid.uuid4().hex
+    if is_form(request):
+        async with read_form(request) as (text, prompts):
+            job = _job_request(parse_object(text, "job"))
+            rows = read_rows(prompts.file, prompts.source, prompts.name)
+            done = await run_in_threadpool(_submit, services, job, rows, key, dry_run)
+    else:
+        body = await read_object(request)
+        job, rows = _inline(body)
+        done = await run_in_threadpool(_submit, services, job, rows, key, dry_run)
+    path = f"/v1/jobs/{done.id}"
+    if dry_run:
+        response.status_code = 200
+        return Accepted(**done.model_dump(), links={})
+    response.headers["Location"] = path
+    links = {name: f"{path}/{name}" for name in ("events", "results", "cancel")}
+    return Accepted(**done.model_dump(), links={"status": path, **links})
+
+
+def _submit(
+    services: Services, job: JobRequest, rows: Iterable[Row], key: str, dry_run: bool
+) -> Submission:
+    if dry_run:
+        return dry_run_job(
+            services.catalog, tenant=services.tenant, request=job, rows=rows, idempotency_key=key
+        )
+    return submit_job(
+        services.store,
+        services.queue,
+        services.catalog,
+        prefix=services.settings.s3_prefix,
+        tenant=services.tenant,
+        request=job,
+        rows=rows,
+        idempotency_key=key,
+        now_ms=time.time_ns() // 1_000_000,
+    )
+
+
+def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterator[Row]]:
+    unknown = sorted(set(body) - {"job", "prompts"})
+    if unknown:
+        raise Refused(
+            422,
+            "unknown_field",
+            f"there is no field {unknown[0][:40]!r}",
+            where="body",
+            remedy='the body is {"job": {...}, "prompts": [...]}',
+        )
+    job, prompts = body.get("job", {}), body.get("prompts")
+    if not isinstance(job, dict):
+        raise InvalidInput("this is not a JSON object", where="job")
+    if not isinstance(prompts, list):
+        raise InvalidInput("this is not a list", where="prompts", remedy='["a red circle", ...]')
+    if len(prompts) > INLINE_MAX:
+        raise TooLarge(
+            f"{len(prompts)} prompts are more than {INLINE_MAX} in one body",
+            where="prompts",
+            remedy="use a prompt file: a multipart form with a part prompts",
+        )
+    return _job_request(job), read_inline(_checked(prompts))
+
+
+def _checked(prompts: list[Any]) -> Iterator[str | dict[str, Any]]:
+    for number, prompt in enumerate(prompts, start=1):
+        if not isinstance(prompt, str | dict):
+            raise InvalidInput(
+                "a prompt is text, or an object with text in it",
+                where=f"prompts, row {number}",
+                remedy='{"prompt": "..."}',
+            )
+        yield prompt
+
+
+def _job_request(fields: dict[str, Any]) -> JobRequest:
+    try:
+        # Through JSON text, because strict values take lists for tuples only from there.
+        return JobRequest.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        raise_invalid(error, "job")

@@ -1,0 +1,124 @@
+"""Routes about the house: what can be rendered, who renders, whether the servers answer."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from jobs.api.problems import responses
+from jobs.api.services import Services, UsesServices
+from jobs.catalog import AcceleratorEntry, ModelEntry, StyleEntry
+from jobs.errors import FewstepError
+from jobs.redis_client import check_server
+
+router = APIRouter(prefix="/v1", tags=["catalog and cluster"])
+probes = APIRouter(tags=["health"])
+
+
+class RendererView(BaseModel):
+    """A renderer with a heartbeat that has not run out."""
+
+    worker: str
+    beat_ms: int = Field(description="Its last heartbeat, milliseconds since 1970 (UTC)")
+    info: dict[str, str] = Field(description="What it says of itself: engine, device, state, ...")
+
+
+class BacklogView(BaseModel):
+    """What waits for one engine."""
+
+    engine_key: str
+    jobs: int
+    images_waiting: int
+    shards_running: int
+
+
+class ClusterView(BaseModel):
+    """Who renders, and what waits."""
+
+    renderers: list[RendererView]
+    backlog: list[BacklogView]
+    scheduler_age_ms: int | None = Field(
+        description="Since the scheduler was last heard of; null: never"
+    )
+
+
+class Health(BaseModel):
+    """`ok`, and what was checked."""
+
+    status: str = Field(examples=["ok"])
+    checks: dict[str, str] = Field(default_factory=dict, examples=[{"redis": "ok", "store": "ok"}])
+
+
+@router.get("/models", summary="Base models by name")
+def models(services: UsesServices) -> dict[str, ModelEntry]:
+    """What each can make: sizes in pixels, default steps and guidance, its accelerator."""
+    return services.catalog.models
+
+
+@router.get("/accelerators", summary="Few-step adapters by name")
+def accelerators(services: UsesServices) -> dict[str, AcceleratorEntry]:
+    """The models each fits, and the steps and guidance it allows."""
+    return services.catalog.accelerators
+
+
+@router.get("/styles", summary="Style LoRAs by name")
+def styles(services: UsesServices) -> dict[str, StyleEntry]:
+    """The models each fits, and its default weight."""
+    return services.catalog.styles
+
+
+@router.get("/cluster", summary="Renderers, backlog and scheduler", responses=responses(503))
+def cluster(services: UsesServices) -> ClusterView:
+    """Living renderers by heartbeat, what waits for each engine, the scheduler's age."""
+    return ClusterView(
+        renderers=[
+            RendererView(worker=one.worker, beat_ms=one.beat_ms, info=dict(one.info))
+            for one in services.queue.renderers()
+        ],
+        backlog=[
+            BacklogView(
+                engine_key=one.engine_key,
+                jobs=one.jobs,
+                images_waiting=one.images_waiting,
+                shards_running=one.units_in_flight,
+            )
+            for one in services.queue.backlog()
+        ],
+        scheduler_age_ms=services.queue.scheduler_age_ms(),
+    )
+
+
+@probes.get("/healthz", summary="The API itself lives")
+def healthz() -> Health:
+    """Answers as long as the process does; asks no other server."""
+    return Health(status="ok")
+
+
+@probes.get("/readyz", summary="Redis and the store answer", responses=responses(503))
+def readyz(services: UsesServices) -> Health:
+    """Asks both now; 503 names each that does not answer."""
+    checks = {"redis": _check_redis(services), "store": _check_store(services)}
+    broken = {name: error for name, error in checks.items() if error is not None}
+    if broken:
+        first = next(iter(broken.values()))
+        raise type(first)(
+            "; ".join(error.message for error in broken.values()),
+            where="; ".join(f"{name} at {error.where}" for name, error in broken.items()),
+            remedy=first.remedy,
+        )
+    return Health(status="ok", checks=dict.fromkeys(checks, "ok"))
+
+
+def _check_redis(services: Services) -> FewstepError | None:
+    try:
+        check_server(services.probe)
+    except FewstepError as error:
+        return error
+    return None
+
+
+def _check_store(services: Services) -> FewstepError | None:
+    try:
+        # A key that never is: an answer of any kind is what we want.
+        services.store.head(f"{services.settings.s3_prefix}/_scratch/ready")
+    except FewstepError as error:
+        return error
+    return None

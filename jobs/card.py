@@ -1,0 +1,179 @@
+"""The dataset card: what a dataset holds, how it was made, and how to read it."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from jobs.dataset_index import DatasetIndex
+from jobs.job import Job
+from jobs.layout import SPLIT
+from jobs.manifest import Manifest
+from jobs.shard_row import json_schema
+from jobs.timing import Timing
+
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+_MORE_SIZES = ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))
+_NAMES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+
+_READING = """\
+## Reading it
+
+```python
+from datasets import load_dataset
+
+pictures = load_dataset("THIS_FOLDER", split="train")  # picture, caption and row
+
+# The rows alone, those of failed images too.
+rows = load_dataset("parquet", data_files="THIS_FOLDER/train/*.parquet", split="train")
+```
+
+```python
+from pathlib import Path
+
+import webdataset
+
+tars = [str(path) for path in sorted(Path("THIS_FOLDER/train").glob("*.tar"))]
+for sample in webdataset.WebDataset(tars, shardshuffle=False).decode("pil"):
+    sample["{extension}"], sample["txt"], sample["json"]["seed"]
+```
+
+```python
+from pathlib import Path
+
+import pyarrow.dataset
+
+tables = sorted(Path("THIS_FOLDER/train").glob("*.parquet"))
+rows = pyarrow.dataset.dataset([str(path) for path in tables]).to_table()
+```
+
+`index.json` lists the shards with their digests; `timing.json` says where the time went. A tar's
+`.json` member is the whole row of its picture: prompt, seed and recipe make it again.
+"""
+
+
+def dataset_card(
+    job: Job,
+    index: DatasetIndex,
+    timing: Timing,
+    manifests: Sequence[Manifest],
+    licences: Mapping[str, str],
+) -> str:
+    """`README.md`: front matter that dataset loaders read, then text for people."""
+    title = _plain(job.name) or f"fewstep job {job.id}"
+    extension = "jpg" if job.format == "jpeg" else job.format
+    return "\n".join(
+        [
+            "---",
+            *_front_matter(job, title, extension, index, licences),
+            "---",
+            "",
+            f"# {title}",
+            "",
+            f"{index.ok} pictures of {job.rows.count} prompts ({job.repeats} each), made by a",
+            f"few-step diffusion model in {len(index.shards)} shards."
+            + (f" {index.failed} images could not be made." if index.failed else ""),
+            "",
+            *_table("How they were made", _recipe_facts(job, manifests)),
+            *_table("Licences of the weights", sorted(licences.items())),
+            *_table("Time", _timing_facts(timing)),
+            _READING.format(extension=extension),
+        ]
+    )
+
+
+def _front_matter(
+    job: Job, title: str, extension: str, index: DatasetIndex, licences: Mapping[str, str]
+) -> list[str]:
+    return [
+        f"pretty_name: {_quoted(title)}",
+        *_yaml_list("license", sorted(set(licences.values())) or ["unknown"]),
+        *_yaml_list("task_categories", ["text-to-image"]),
+        *_yaml_list("tags", ["synthetic", "text-to-image", "webdataset", "fewstep"]),
+        *_yaml_list("size_categories", [_size(index.ok)]),
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        f"  - split: {SPLIT}",
+        f"    path: {_quoted(f'{SPLIT}/*.tar')}",
+        "dataset_info:",
+        "- config_name: default",
+        "  features:",
+        *_features(job, extension),
+    ]
+
+
+def _features(job: Job, extension: str) -> list[str]:
+    """Types of the tars' members: a loader that guesses looks at five samples only."""
+    lines = []
+    for name, kind in ((extension, "image"), ("txt", "string")):
+        lines += [f"  - name: {name}", f"    dtype: {kind}"]
+    lines += ["  - name: json", "    struct:"]
+    for field in json_schema(job.rows.columns):
+        kind = field.type
+        lines.append(f"    - name: {field.name}")
+        if pa.types.is_list(kind):
+            lines.append(f"      list: {_NAMES[kind.value_type]}")
+        else:
+            lines.append(f"      dtype: {_NAMES[kind]}")
+    for name in ("__key__", "__url__"):
+        lines += [f"  - name: {name}", "    dtype: string"]
+    return lines
+
+
+def _recipe_facts(job: Job, manifests: Sequence[Manifest]) -> Iterable[tuple[str, str]]:
+    recipe = job.recipe
+    adapters = [recipe.accelerator] if recipe.accelerator else []
+    yield (
+        "model",
+        f"{recipe.model} ({recipe.base.source} {recipe.base.revision})".replace(" )", ")"),
+    )
+    yield "model sha256", recipe.base.sha256 or "see the rows"
+    for kind, found in (("accelerator", adapters), ("style", recipe.styles)):
+        for one in found:
+            yield kind, f"{one.name}, weight {one.weight:g} ({one.weights.source})"
+            yield f"{kind} sha256", one.weights.sha256 or "see the rows"
+    yield "sampler", f"{recipe.sampler}, {recipe.steps} steps, guidance {recipe.guidance:g}"
+    yield "UNet calls", f"{recipe.unet_calls} a picture"
+    yield "size", f"{recipe.width} x {recipe.height}"
+    yield "precision", recipe.dtype
+    yield "job seed", str(job.seed)
+    yield "engine", recipe.engine_key
+    yield "made by", f"fewstep {job.fewstep}"
+    lost = sum(one.tokens_lost for one in manifests)
+    if lost:
+        yield "prompt tokens not read", str(lost)
+
+
+def _timing_facts(timing: Timing) -> Iterable[tuple[str, str]]:
+    yield "finished", timing.finished
+    yield "wall clock", f"{timing.wall_s:.1f} s"
+    if timing.images_per_second is not None:
+        yield "pictures per second", f"{timing.images_per_second:g}"
+    yield "device time", f"{timing.device_seconds:.1f} s"
+    yield "renderers", str(len(timing.renderers))
+
+
+def _table(title: str, facts: Iterable[tuple[str, str]]) -> list[str]:
+    rows = [f"| {name} | {_plain(value).replace('|', '/')} |" for name, value in facts]
+    return [f"## {title}", "", "| | |", "|---|---|", *rows, ""] if rows else []
+
+
+def _yaml_list(name: str, values: Iterable[str]) -> list[str]:
+    return [f"{name}:", *(f"- {_quoted(value)}" for value in values)]
+
+
+def _quoted(text: str) -> str:
+    """A JSON string is a YAML string too, as long as every letter can be printed."""
+    return json.dumps(_plain(text), ensure_ascii=False)
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
+
+
+def _size(pictures: int) -> str:
+    for bound, name in _SIZES + _MORE_SIZES:
+        if pictures < bound:
+            return name
+    return "n>1T" if pictures >= 10**12 else "1B<n<10B"

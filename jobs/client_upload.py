@@ -1,0 +1,74 @@
+"""What the client sends to submit a job: prompts in the body, or a file streamed from disk."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from jobs.errors import InvalidInput
+from jobs.job import JobRequest
+
+SUFFIXES = {".txt": "text/plain", ".jsonl": "application/jsonl"}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A submission's body, which can be sent again from its beginning."""
+
+    request: JobRequest
+    name: str
+    file: BinaryIO
+
+    def fields(self, timeout_s: float) -> dict[str, Any]:
+        """Arguments for httpx; rewinds the file, and never holds it in memory."""
+        self.file.seek(0)
+        parts = {
+            "job": (None, self.request.model_dump_json(), "application/json"),
+            "prompts": (self.name, self.file, SUFFIXES[Path(self.name).suffix.lower()]),
+        }
+        return {"files": parts, "timeout": timeout_s}
+
+
+@contextmanager
+def open_upload(
+    request: JobRequest, prompts: Path | Sequence[str | dict[str, Any]]
+) -> Iterator[Upload]:
+    """The body for a prompt file or for prompts given as values; its file is closed after use.
+
+    Raises InvalidInput for a file that is missing, empty, unreadable or of an unknown kind.
+    """
+    if isinstance(prompts, Path):
+        with _opened(prompts) as file:
+            yield Upload(request, prompts.name, file)
+    else:
+        with tempfile.SpooledTemporaryFile(max_size=1_000_000) as spool:
+            for number, prompt in enumerate(prompts, start=1):
+                spool.write(_line(prompt, f"prompts, row {number}"))
+            yield Upload(request, "prompts.jsonl", spool)  # type: ignore[arg-type]
+
+
+def _opened(path: Path) -> BinaryIO:
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidInput(
+            "a prompt file of this kind is not known",
+            where=str(path),
+            remedy="name it .txt (a prompt a line) or .jsonl (an object a line)",
+        )
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InvalidInput(
+            f"the prompt file cannot be read: {error.strerror}", where=str(path)
+        ) from error
+    return file
+
+
+def _line(prompt: str | dict[str, Any], where: str) -> bytes:
+    value = {"prompt": prompt.strip()} if isinstance(prompt, str) else prompt
+    try:
+        return json.dumps(value, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"the row cannot be written as JSON: {error}", where=where) from error

@@ -1,0 +1,105 @@
+"""`index.json`: the shards that make up a finished dataset. Readers outside trust this."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from jobs.job import Job
+from jobs.layout import SPLIT
+from jobs.manifest import FileFacts, Manifest
+from jobs.recipe import Frozen
+
+_FILE = rf"^{SPLIT}/[0-9][0-9-]*\.(tar|parquet)$"
+
+
+class IndexFile(Frozen):
+    """A file by its name from the dataset's root; `sha256` is of its bytes."""
+
+    name: str = Field(pattern=_FILE)
+    bytes: int
+    sha256: str
+
+
+class IndexShard(IndexFile):
+    """A shard's tar, what it counts, and its parquet file. Images `first` up to `stop`."""
+
+    first: int
+    stop: int
+    count: int
+    ok: int
+    failed: int
+    parquet: IndexFile
+
+    @property
+    def stats(self) -> str:
+        """The name of its manifest."""
+        return f"{self.name.removesuffix('.tar')}_stats.json"
+
+
+class DatasetIndex(Frozen):
+    """Every shard of a finished job, in the order of its images."""
+
+    version: Literal[1] = 1
+    job: str
+    images: int
+    ok: int
+    failed: int
+    shards: tuple[IndexShard, ...] = Field(strict=False)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tars and parquet files."""
+        return sum(shard.bytes + shard.parquet.bytes for shard in self.shards)
+
+
+def cover(manifests: Iterable[Manifest]) -> list[Manifest]:
+    """The manifests that make up the dataset: a whole shard rather than its parts.
+
+    Both may exist where a claim that was believed dead committed after its unit was split.
+    """
+    chosen: list[Manifest] = []
+    at = 0
+    for one in sorted(manifests, key=lambda one: (one.first, -one.stop)):
+        if one.first >= at:
+            chosen.append(one)
+            at = one.stop
+    return chosen
+
+
+def gaps(chosen: Sequence[Manifest], images: int) -> list[tuple[int, int]]:
+    """The runs of images, first and stop, that no manifest of an ordered cover accounts for."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    for one in chosen:
+        if one.first > at:
+            found.append((at, one.first))
+        at = one.stop
+    return [*found, (at, images)] if at < images else found
+
+
+def index_of(job: Job, chosen: Sequence[Manifest]) -> DatasetIndex:
+    """The index of a cover without gaps."""
+    return DatasetIndex(
+        job=job.id,
+        images=job.images,
+        ok=sum(one.ok for one in chosen),
+        failed=sum(one.failed for one in chosen),
+        shards=tuple(_shard(one) for one in chosen),
+    )
+
+
+def _shard(one: Manifest) -> IndexShard:
+    return IndexShard(
+        **_file(one.tar).model_dump(),
+        first=one.first,
+        stop=one.stop,
+        count=one.count,
+        ok=one.ok,
+        failed=one.failed,
+        parquet=_file(one.parquet),
+    )
+
+
+def _file(facts: FileFacts) -> IndexFile:
+    return IndexFile(name=f"{SPLIT}/{facts.name}", bytes=facts.bytes, sha256=facts.sha256)

@@ -1,0 +1,125 @@
+"""A job before it is accepted: its size, its seed, its warnings, and what the queue is told."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from jobs.errors import InvalidInput
+from jobs.job import MAX_SHARDS, Job, JobRequest, Rows, choose_shard_images
+from jobs.layout import JobLayout
+from jobs.queue_values import SubmitRequest
+from jobs.recipe import Recipe
+from jobs.rows import Row
+from jobs.seeds import MAX_SEED
+
+#: A CLIP text encoder reads 77 tokens, two of them its own; a word is at least one.
+CLIP_WORDS = 75
+
+
+class RowTally:
+    """Passes rows on and notes what their submitter should be warned of."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = rows
+        self.negative = 0
+        self.long = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._rows:
+            self.negative += bool(row.negative_prompt)
+            self.long += len(row.prompt.split()) > CLIP_WORDS
+            yield row
+
+
+def draft_job(
+    layout: JobLayout,
+    request: JobRequest,
+    recipe: Recipe,
+    rows: Rows,
+    tally: RowTally,
+    now_ms: int,
+) -> Job:
+    """The job as it will be accepted; raises InvalidInput where it has too many shards."""
+    images = rows.count * request.repeats
+    size = request.shard_images or choose_shard_images(images, recipe.batch_images)
+    if -(-images // size) > MAX_SHARDS:
+        raise InvalidInput(
+            f"{images} images in shards of {size} are more than {MAX_SHARDS} shards",
+            where="shard_images",
+            remedy=f"at least {-(-images // MAX_SHARDS)} images a shard, or several jobs",
+        )
+    return Job(
+        id=layout.job_id,
+        tenant=layout.tenant,
+        name=request.name,
+        recipe=recipe,
+        rows=rows,
+        repeats=request.repeats,
+        seed=_drawn_seed(layout.job_id) if request.seed is None else request.seed,
+        format=request.format,
+        quality=request.quality,
+        shard_images=size,
+        priority=request.priority,
+        submitted_ms=now_ms,
+        request_sha256=_request_digest(request, rows),
+        warnings=tuple(_warnings(request, recipe, tally)),
+        fewstep=_release(),
+    )
+
+
+def _drawn_seed(job: str) -> int:
+    """A seed for a job without one: from its id, so that every resend draws the same."""
+    digest = hashlib.blake2b(f"fewstep-job-seed:{job}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") & MAX_SEED
+
+
+def _request_digest(request: JobRequest, rows: Rows) -> str:
+    """Identity of what was asked for: the request as sent (no drawn seed) and the rows."""
+    asked = {"request": request.model_dump(mode="json"), "rows": [rows.count, rows.sha256]}
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _warnings(request: JobRequest, recipe: Recipe, tally: RowTally) -> Iterator[str]:
+    if tally.negative and not recipe.guided:
+        yield (
+            f"{tally.negative} rows have a negative prompt, which has no effect at guidance "
+            f"{recipe.guidance:g}: it takes guidance above 1"
+        )
+    if tally.long:
+        yield (
+            f"{tally.long} prompts have more than {CLIP_WORDS} words: the text encoder reads 77 "
+            "tokens; each image's tokens_lost says how many it could not"
+        )
+    if request.format == "png" and request.quality != JobRequest.model_fields["quality"].default:
+        yield "quality has no effect on PNG, which is lossless"
+
+
+def order_of(job: Job) -> SubmitRequest:
+    """What the queue is told of a job; raises InvalidInput for what it cannot hold."""
+    return SubmitRequest(
+        job_id=job.id,
+        tenant=job.tenant,
+        engine_key=job.recipe.engine_key,
+        images=job.images,
+        shard_images=job.shard_images,
+        spec_sha256=job.request_sha256,
+        priority=job.priority,
+        unit_cost=device_seconds(job.recipe),
+        batch_images=job.recipe.batch_images,
+    )
+
+
+def device_seconds(recipe: Recipe) -> float:
+    """A rough guess of an image's device time: fairness needs only its ratios to be right."""
+    megapixels = recipe.width * recipe.height / 1e6
+    # Decoding costs about as much as two UNet calls of the same size.
+    return 0.05 * megapixels * (recipe.unet_calls + 2)
+
+
+def _release() -> str:
+    try:
+        return version("fewstep")
+    except PackageNotFoundError:
+        return "0"

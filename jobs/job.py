@@ -1,0 +1,162 @@
+"""The job: a prompt source x a recipe x an output, immutable once accepted."""
+
+import base64
+import hashlib
+from typing import Any, Literal
+
+from pydantic import Field
+
+from jobs.recipe import Frozen, Name, Recipe, RecipeRequest
+from jobs.rows import Row
+from jobs.seeds import MAX_SEED, image_seed, repeat_seed
+
+#: Keys inside a shard have four digits, shards five (more where a job needs more).
+MAX_SHARD_IMAGES = 10_000
+MAX_SHARDS = 8_000_000
+#: Rows in one spooled page: a renderer fetches the pages its shard touches.
+PAGE_ROWS = 1_000
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+ColumnKind = Literal["bool", "int", "float", "string"]
+
+
+class JobRequest(Frozen):
+    """What a user submits beside the prompts."""
+
+    recipe: RecipeRequest = RecipeRequest()
+    #: Shown in lists and terminals, so no control characters.
+    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
+    repeats: int = Field(default=1, ge=1, le=100_000)
+    #: Fixes every image's seed; None: drawn at submission and written into the job.
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    format: ImageFormat = "png"
+    #: For JPEG and WebP, 1 to 100. WebP at 100 is lossless.
+    quality: int = Field(default=95, ge=1, le=100)
+    #: None: chosen so that a job makes about sixteen shards, of whole batches, up to 1000.
+    shard_images: int | None = Field(default=None, ge=1, le=MAX_SHARD_IMAGES)
+    #: 0 to 9; 9 is served first.
+    priority: int = Field(default=4, ge=0, le=9)
+
+
+class Rows(Frozen):
+    """Where a job's rows were spooled, as JSONL pages of `PAGE_ROWS` rows."""
+
+    prefix: str
+    count: int
+    sha256: str
+    #: Pass-through columns and the narrowest kind that holds all their values.
+    columns: dict[str, ColumnKind] = Field(default_factory=dict)
+
+
+class Job(Frozen):
+    """An accepted job, as `job.json` holds it. Times are milliseconds since 1970 (UTC)."""
+
+    id: str
+    tenant: str
+    name: str
+    recipe: Recipe
+    rows: Rows
+    repeats: int
+    seed: int
+    format: ImageFormat
+    quality: int
+    shard_images: int
+    priority: int
+    submitted_ms: int
+    #: Digest of request and rows: the same key with another digest is a conflict.
+    request_sha256: str
+    warnings: tuple[str, ...] = Field(default=(), strict=False)
+    fewstep: str
+
+    @property
+    def images(self) -> int:
+        """How many pictures the job makes: rows x repeats."""
+        return self.rows.count * self.repeats
+
+    @property
+    def shards(self) -> int:
+        """How many shards they are written in."""
+        return -(-self.images // self.shard_images)
+
+
+class Image(Frozen):
+    """One picture to make: global index, its row and repeat, its seed."""
+
+    index: int
+    row_index: int
+    repeat: int
+    seed: int
+    row: Row
+
+
+def image_of(job: Job, index: int, row: Row) -> Image:
+    """The image with global index `index`; `row` must be row `index // repeats`."""
+    row_index, repeat = divmod(index, job.repeats)
+    if row.seed is None:
+        seed = image_seed(job.seed, row_index, repeat)
+    else:
+        seed = repeat_seed(row.seed, repeat)
+    return Image(index=index, row_index=row_index, repeat=repeat, seed=seed, row=row)
+
+
+def choose_shard_images(images: int, batch_images: int) -> int:
+    """About sixteen shards, each of whole batches, at most 1000 images."""
+    batches = max(1, -(-images // (16 * batch_images)))
+    return min(batches * batch_images, max(batch_images, 1000 // batch_images * batch_images))
+
+
+def job_id(tenant: str, idempotency_key: str) -> str:
+    """The job's id: the same key of the same tenant is the same job."""
+    digest = hashlib.sha256(f"{tenant}|{idempotency_key}".encode()).digest()
+    return base64.b32encode(digest).decode().lower()[:26]
+
+
+class Submission(Frozen):
+    """What the API answers to a submission."""
+
+    id: str
+    created: bool
+    images: int
+    shards: int
+    warnings: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class JobView(Frozen):
+    """What the API shows of a job."""
+
+    id: str
+    tenant: str
+    name: str
+    state: str
+    reason: str = ""
+    images: int
+    done: int
+    failed: int
+    shards: int
+    shards_running: int
+    priority: int
+    submitted_ms: int
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    images_per_second: float | None = None
+    eta_s: float | None = None
+    prefix: str
+    warnings: tuple[str, ...] = Field(default=(), strict=False)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+__all__ = [
+    "MAX_SHARDS",
+    "MAX_SHARD_IMAGES",
+    "PAGE_ROWS",
+    "Image",
+    "Job",
+    "JobRequest",
+    "JobView",
+    "Name",
+    "Rows",
+    "Submission",
+    "choose_shard_images",
+    "image_of",
+    "job_id",
+]

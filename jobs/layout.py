@@ -1,0 +1,151 @@
+"""Where everything of a job lies in the store: names, and nothing else."""
+
+import re
+
+from jobs.errors import InvalidInput
+from jobs.job import Job
+from jobs.recipe import Frozen
+
+_SEGMENT = re.compile(r"^[a-z0-9][a-z0-9-]{0,39}$")
+_UNIT = re.compile(r"^(\d{1,8})(?::(\d{1,16})-(\d{1,16}))?$")
+
+SPLIT = "train"
+
+
+def segment(value: str, field: str) -> str:
+    """`value` if it may stand in a storage key; raises InvalidInput otherwise."""
+    if not _SEGMENT.match(value):
+        raise InvalidInput(
+            f"{value[:40]!r} may not stand in a storage key",
+            where=field,
+            remedy="a-z, 0-9 and -, at most 40 characters, not beginning with -",
+        )
+    return value
+
+
+class Unit(Frozen):
+    """A shard ("17") or a part of one ("17:17000-17500"): images `first` up to `stop`."""
+
+    shard: int
+    first: int
+    stop: int
+    whole: bool
+
+    @property
+    def name(self) -> str:
+        """Its name in the queue."""
+        return f"{self.shard}" if self.whole else f"{self.shard}:{self.first}-{self.stop}"
+
+    @property
+    def images(self) -> int:
+        """How many images it has."""
+        return self.stop - self.first
+
+
+def parse_unit(name: str, shard_images: int, images: int) -> Unit:
+    """The unit of that name in a job of `images` images."""
+    match = _UNIT.match(name)
+    if match is None:
+        raise ValueError(f"{name!r} is no unit")
+    shard = int(match[1])
+    if match[2] is None:
+        first = shard * shard_images
+        return Unit(shard=shard, first=first, stop=min(first + shard_images, images), whole=True)
+    return Unit(shard=shard, first=int(match[2]), stop=int(match[3]), whole=False)
+
+
+class JobLayout(Frozen):
+    """The keys of one job: its dataset under `root`, its scratch space under `scratch`."""
+
+    prefix: str
+    tenant: str
+    job_id: str
+    shard_images: int = 1
+
+    @property
+    def root(self) -> str:
+        """Where the dataset lies; ends in a slash."""
+        return f"{self.prefix}/{self.tenant}/{self.job_id}/"
+
+    @property
+    def scratch(self) -> str:
+        """Spooled rows and staged shards: no part of the dataset."""
+        return f"{self.prefix}/_scratch/{self.tenant}/{self.job_id}/"
+
+    @staticmethod
+    def page(rows_prefix: str, number: int) -> str:
+        """Page `number` of the spooled rows."""
+        return f"{rows_prefix}{number:06d}.jsonl"
+
+    @property
+    def job(self) -> str:
+        """The accepted job."""
+        return f"{self.root}job.json"
+
+    @property
+    def card(self) -> str:
+        """The dataset card."""
+        return f"{self.root}README.md"
+
+    @property
+    def index(self) -> str:
+        """The list of shards."""
+        return f"{self.root}index.json"
+
+    @property
+    def timing(self) -> str:
+        """The timing of every stage."""
+        return f"{self.root}timing.json"
+
+    @property
+    def contact_sheet(self) -> str:
+        """The preview of the first pictures."""
+        return f"{self.root}previews/contact_sheet.png"
+
+    @property
+    def success(self) -> str:
+        """Written last: the dataset is complete."""
+        return f"{self.root}_SUCCESS"
+
+    @property
+    def outcome(self) -> str:
+        """How a job ended that did not become a dataset."""
+        return f"{self.root}outcome.json"
+
+    @property
+    def shards(self) -> str:
+        """The folder of the shards."""
+        return f"{self.root}{SPLIT}/"
+
+    def stem(self, unit: Unit) -> str:
+        """`00017`, or `00017-0500-0999` for a part (indexes in the shard, last included)."""
+        if unit.whole:
+            return f"{unit.shard:05d}"
+        base = unit.shard * self.shard_images
+        return f"{unit.shard:05d}-{unit.first - base:04d}-{unit.stop - 1 - base:04d}"
+
+    def tar(self, unit: Unit) -> str:
+        """Pictures, captions and rows: the commit point of the unit."""
+        return f"{self.shards}{self.stem(unit)}.tar"
+
+    def table(self, unit: Unit) -> str:
+        """One parquet row per image, failed ones too."""
+        return f"{self.shards}{self.stem(unit)}.parquet"
+
+    def manifest(self, unit: Unit) -> str:
+        """Counts, digests and timings: readers trust this."""
+        return f"{self.shards}{self.stem(unit)}_stats.json"
+
+    def staged(self, unit: Unit, token: str, kind: str) -> str:
+        """What one claim wrote before it was known to win (`kind`: tar, failed.jsonl)."""
+        return f"{self.scratch}staged/{self.stem(unit)}.{token}.{kind}"
+
+    def sample(self, image: int) -> str:
+        """Key of an image inside its tar: five digits of shard, four of index."""
+        shard, index = divmod(image, self.shard_images)
+        return f"{shard:05d}{index:04d}"
+
+
+def layout_of(job: Job, prefix: str) -> JobLayout:
+    """The layout of an accepted job."""
+    return JobLayout(prefix=prefix, tenant=job.tenant, job_id=job.id, shard_images=job.shard_images)

@@ -1,0 +1,55 @@
+"""Who is alive (renderers, the scheduler), and what they tell the event stream."""
+
+import uuid
+from collections.abc import Mapping
+
+from jobs.queue_script import QueueScript
+from jobs.queue_values import RendererRecord, checked_name
+from jobs.redis_client import explained
+
+# Beside a renderer's own fields; no name of theirs may have a "|".
+_BEAT = "|beat_ms"
+
+
+class QueuePresence(QueueScript):
+    """Heartbeats and events: news for people and the scheduler; no correctness rests on them."""
+
+    def heartbeat(self, worker: str, info: Mapping[str, str], *, ttl_ms: int = 60_000) -> None:
+        """List a renderer as living for `ttl_ms`; `info` replaces what it said before."""
+        flat = [
+            word for name, value in info.items() for word in (checked_name(name, "info"), value)
+        ]
+        self._op("heartbeat", checked_name(worker, "worker"), ttl_ms, *flat)
+
+    def leave(self, worker: str) -> None:
+        """Take a renderer off the list of the living."""
+        self._op("heartbeat", checked_name(worker, "worker"), 0)
+
+    def renderers(self) -> list[RendererRecord]:
+        """Renderers with a heartbeat that has not run out."""
+        with explained():
+            workers = self._client.zrange(self.key("renderers"), 0, -1)
+            pipe = self._client.pipeline(transaction=False)
+            for worker in workers:
+                pipe.hgetall(self.key(f"renderer:{worker}"))
+            pairs = list(zip(workers, pipe.execute(), strict=True))
+        return [_renderer(worker, record) for worker, record in pairs if record]
+
+    def scheduler_beat(self) -> None:
+        """Note that a scheduler lives."""
+        self._op("scheduler_beat")
+
+    def scheduler_age_ms(self) -> int | None:
+        """Milliseconds since a scheduler was last seen; None: never."""
+        age = int(self._op("scheduler_age"))
+        return None if age < 0 else age
+
+    def emit(self, kind: str, job_id: str = "", **fields: str | int | float) -> None:
+        """Add an event to the stream; sent again after a lost reply, it is not added twice."""
+        flat = [word for pair in fields.items() for word in pair]
+        self._op("emit", uuid.uuid4().hex, kind, job_id, *flat)
+
+
+def _renderer(worker: str, record: Mapping[str, str]) -> RendererRecord:
+    info = {name: value for name, value in record.items() if name != _BEAT}
+    return RendererRecord(worker, int(record.get(_BEAT, 0)), info)

@@ -1,0 +1,56 @@
+"""How the ops of the queue's Lua script are called."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import redis
+
+from jobs.errors import BadConfiguration
+from jobs.redis_client import explained
+
+#: Part of every key, so that two releases with different records do not read each other's.
+KEY_FORMAT = "q1"
+
+
+def key_prefix(prefix: str = "{fewstep}") -> str:
+    """What every key of the queue begins with; the braces keep them in one slot."""
+    return f"{prefix}:{KEY_FORMAT}"
+
+
+def script_text() -> str:
+    """The Lua source that every op runs: one script, its ops after the steps they are made of."""
+    folder = files("jobs")
+    parts = (folder.joinpath(name) for name in ("queue_steps.lua", "shard_queue.lua"))
+    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
+
+
+class QueueScript:
+    """A Redis client with the queue's script; loads the script where the server lacks it."""
+
+    def __init__(
+        self, client: redis.Redis, prefix: str, clock: Callable[[], int] | None = None
+    ) -> None:
+        self._client: Any = client
+        if not self._client.get_encoder().decode_responses:
+            raise BadConfiguration(
+                "the queue's Redis client must decode replies",
+                remedy="take one from jobs.redis_client, or pass decode_responses=True",
+            )
+        self._prefix = key_prefix(prefix)
+        self._script = self._client.register_script(script_text())
+        self._clock = clock
+
+    @property
+    def script_sha(self) -> str:
+        """Identifies the script that runs, for health reports."""
+        return str(self._script.sha)
+
+    def key(self, name: str) -> str:
+        """The full key of a name, such as `job:J` or `events`."""
+        return f"{self._prefix}:{name}"
+
+    def _op(self, op: str, *args: str | int | float) -> Any:
+        now = self._clock() if self._clock else 0
+        with explained():
+            return self._script(keys=[self._prefix], args=[op, now, *args])

@@ -1,0 +1,277 @@
+-- What the ops of shard_queue.lua are made of: who is next, leases, and what became of a unit.
+--
+-- KEYS[1] key prefix with its hash tag; every key begins with it, so the queue lives in one slot
+-- ARGV[1] op    ARGV[2] now in ms, '0' for the server's clock (tests override)    ARGV[3..] arguments
+--
+-- A unit is a shard ("17") or a part of one ("17:17000-17500": images 17000 up to 17500).
+
+local call, P, op = redis.call, KEYS[1] .. ':', ARGV[1]
+local now = tonumber(ARGV[2])
+if now == 0 then
+  local t = call('TIME')
+  now = t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local LEASE_MAX = 600000   -- no lease may end later than this from now
+local BACKOFF_MAX = 60000  -- longest wait after a crash
+local RELEASES_MAX = 20    -- further releases of a unit count as crashes, so that nothing loops
+local SKIP_MAX = 1024      -- finished shards that one claim steps over
+local TENANTS_MAX = 64     -- tenants looked at when the first ones are at their cap
+local MEMO_MS = 600000     -- how long a claim's reply is kept for its resend
+local PARKED_MS = 604800000
+local EVENTS_MAX = 100000
+
+local function int(x) return string.format('%.0f', x) end
+local function job_key(j) return P .. 'job:' .. j end
+local function get(j, ...) return call('HMGET', job_key(j), ...) end
+local function of(name, j) return P .. name .. ':' .. j end
+
+-- First image, end, and shard of a unit of job j; nil if the job or the unit does not exist.
+local function span(j, u)
+  local f = get(j, 'shard_images', 'images', 'shards')
+  if not f[1] then return nil end
+  local size, images, shards = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
+  local top, a, b = string.match(u, '^(%d+):(%d+)-(%d+)$')
+  local k = tonumber(top or u)
+  if not k or k >= shards then return nil end
+  local first, stop = k * size, math.min((k + 1) * size, images)
+  if not top then return first, stop, k end
+  a, b = tonumber(a), tonumber(b)
+  if a < first or b > stop or a >= b then return nil end
+  return a, b, k
+end
+
+local function event(kind, j, u, ...)
+  local f = get(j, 'images', 'done', 'failed', 'dead')
+  call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAX, '*', 'type', kind, 'job', j, 'unit', u,
+    'time', int(now), 'images', f[1] or '0', 'done', f[2] or '0', 'failed', f[3] or '0',
+    'dead', f[4] or '0', ...)
+end
+
+-- ---- who is next: per priority and engine, tenants by virtual time; per tenant, jobs by age ----
+
+local function lane_name(f) return f[2] .. '|' .. f[3] end
+
+local function activate(j)
+  local f = get(j, 'state', 'priority', 'engine', 'tenant', 'seq')
+  if f[1] ~= 'run' then return end
+  local lane = lane_name(f)
+  call('ZADD', P .. 'fifo:' .. lane .. '|' .. f[4], f[5], j)
+  if call('ZSCORE', of('lane', lane), f[4]) then return end
+  -- Idle time earns no credit: a tenant (re)joins at the lane's clock, which outlives an empty lane.
+  local parked = call('HMGET', of('parked', lane), f[4], '|clock')
+  call('ZADD', of('lane', lane), math.max(tonumber(parked[1] or 0), tonumber(parked[2] or 0)), f[4])
+end
+
+local function deactivate(j)
+  local f = get(j, 'state', 'priority', 'engine', 'tenant')
+  if not f[2] then return end
+  local lane = lane_name(f)
+  local fifo = P .. 'fifo:' .. lane .. '|' .. f[4]
+  call('ZREM', fifo, j)
+  if call('EXISTS', fifo) == 1 then return end
+  local time = call('ZSCORE', of('lane', lane), f[4])
+  if time then
+    call('HSET', of('parked', lane), f[4], time)
+    call('PEXPIRE', of('parked', lane), PARKED_MS)
+    call('ZREM', of('lane', lane), f[4])
+  end
+end
+
+local function charge(lane, tenant, device_seconds)
+  local weight = tonumber(call('HGET', P .. 'tenant_weight', tenant) or 1)
+  call('HSET', of('parked', lane), '|clock', call('ZSCORE', of('lane', lane), tenant))
+  call('PEXPIRE', of('parked', lane), PARKED_MS)
+  call('ZINCRBY', of('lane', lane), device_seconds / weight, tenant)
+end
+
+-- The tenant with the least virtual time that may hold one more unit.
+local function next_tenant(lane)
+  for _, tenant in ipairs(call('ZRANGE', of('lane', lane), 0, TENANTS_MAX - 1)) do
+    local cap = tonumber(call('HGET', P .. 'tenant_cap', tenant) or 0)
+    local held = cap > 0 and tonumber(call('HGET', P .. 'tenant_units', tenant) or 0) or 0
+    if cap == 0 or held < cap then return tenant end
+  end
+end
+
+-- A unit of the job to hand out, and whether asking again may find one.
+local function next_unit(j)
+  local due = call('ZRANGEBYSCORE', of('retry', j), '-inf', now, 'LIMIT', 0, 1)[1]
+  if due then
+    call('ZREM', of('retry', j), due)
+    return due, true
+  end
+  local f, bits = get(j, 'cursor', 'shards'), of('bits', j)
+  local cursor, shards = tonumber(f[1]), tonumber(f[2])
+  for _ = 1, SKIP_MAX do
+    -- A restored job may begin with millions of finished shards: let BITPOS leap over them.
+    if cursor % 8 == 0 then cursor = math.max(cursor, call('BITPOS', bits, 0, cursor / 8)) end
+    if cursor >= shards then break end
+    local k = cursor
+    cursor = cursor + 1
+    -- A split shard is handed out in parts only.
+    if call('GETBIT', bits, k) == 0 and call('HEXISTS', of('split', j), k) == 0 then
+      call('HSET', job_key(j), 'cursor', int(cursor))
+      return int(k), true
+    end
+  end
+  call('HSET', job_key(j), 'cursor', int(math.min(cursor, shards)))
+  return nil, cursor < shards
+end
+
+-- ---- leases ----
+
+local function lease(j, u, tenant, worker, ms)
+  local a, b = span(j, u)
+  -- Tokens rise even when the clock goes back or Redis forgot the last one.
+  local token = int(math.max(tonumber(call('GET', P .. 'fence') or 0) + 1, now * 1000))
+  call('SET', P .. 'fence', token)
+  call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '||' .. int(b - a))
+  call('ZADD', P .. 'leases', now + ms, j .. '|' .. u)
+  call('HINCRBY', job_key(j), 'units', 1)
+  call('HINCRBY', job_key(j), 'leased', int(b - a))
+  call('HSETNX', job_key(j), 'first_claim_ms', int(now))
+  call('HINCRBY', P .. 'tenant_units', tenant, 1)
+  event('claimed', j, u, 'worker', worker)
+  return { job = j, unit = u, first = int(a), stop = int(b), token = token,
+    attempt = int(tonumber(call('HGET', of('crashes', j), u) or 0) + 1) }
+end
+
+-- token, worker, last progress ('' unknown), images; nil if nobody holds the unit.
+local function owner(j, u)
+  local o = call('HGET', P .. 'owners', j .. '|' .. u)
+  if o then return string.match(o, '^(%d+)|([^|]*)|(%d*)|(%d+)$') end
+end
+
+-- End a lease, whoever holds it; counters move only if there was one. Returns what owner returns.
+local function unlease(j, u)
+  local token, worker, progress, images = owner(j, u)
+  if not token then return nil end
+  call('HDEL', P .. 'owners', j .. '|' .. u)
+  call('ZREM', P .. 'leases', j .. '|' .. u)
+  local f = get(j, 'tenant', 'state')
+  if not f[1] then return token, worker, progress end
+  call('HINCRBY', job_key(j), 'leased', '-' .. images)
+  if call('HINCRBY', P .. 'tenant_units', f[1], -1) <= 0 then
+    call('HDEL', P .. 'tenant_units', f[1])
+  end
+  if call('HINCRBY', job_key(j), 'units', -1) == 0 and f[2] == 'cancel' then
+    call('ZADD', P .. 'finishing', now, j)
+  end
+  return token, worker, progress
+end
+
+local function requeue(j, u, at)
+  call('ZADD', of('retry', j), at, u)
+  if at <= now then activate(j) else call('ZADD', P .. 'delayed', 'LT', at, j) end
+end
+
+-- ---- what became of a unit ----
+
+local function drop_work(j)
+  deactivate(j)
+  call('DEL', of('retry', j), of('crashes', j), of('releases', j))
+  call('ZREM', P .. 'delayed', j)
+end
+
+local function book(j, done, failed, dead)
+  call('HINCRBY', job_key(j), 'done', int(done))
+  call('HINCRBY', job_key(j), 'failed', int(failed))
+  call('HINCRBY', job_key(j), 'dead', int(dead))
+  call('HSET', job_key(j), 'last_progress_ms', int(now))
+end
+
+-- Images of a shard were booked: its bit is set with the last of them, the job is fin with the last.
+local function settle(j, top, images)
+  local left = call('HGET', of('split', j), top)
+  if left then left = call('HINCRBY', of('split', j), top, int(-images)) end
+  if not left or left <= 0 then call('SETBIT', of('bits', j), top, 1) end
+  local f = get(j, 'done', 'failed', 'dead', 'images', 'state')
+  if f[1] + f[2] + f[3] == tonumber(f[4]) and (f[5] == 'run' or f[5] == 'pause') then
+    drop_work(j)
+    call('HSET', job_key(j), 'state', 'fin')
+    call('ZADD', P .. 'finishing', now, j)
+    event('state', j, '', 'state', 'fin')
+  end
+end
+
+-- [a,p) was fine, [p,p+batch) is suspect, the rest unseen; without news, or none that helps, halves.
+local function parts(a, b, progress, batch)
+  local p = tonumber(progress)
+  if p and p >= a and p < b then
+    local q = math.min(p + batch, b)
+    if q - p < b - a then return { { a, p }, { p, q }, { q, b } } end
+  end
+  local middle = math.floor((a + b) / 2)
+  return { { a, middle }, { middle, b } }
+end
+
+local function split(j, u, a, b, top, progress, batch)
+  -- Only the whole shard sets its count: a part's images are in it already.
+  call('HSETNX', of('split', j), top, int(b - a))
+  call('HDEL', of('winners', j), u)
+  for _, part in ipairs(parts(a, b, progress, batch)) do
+    if part[1] < part[2] then requeue(j, top .. ':' .. int(part[1]) .. '-' .. int(part[2]), now) end
+  end
+  event('split', j, u)
+  return 'split'
+end
+
+-- A process died on the unit: again later, in parts, or (a single image) never.
+local function crash(j, u, progress, why)
+  local f = get(j, 'max_attempts', 'batch_images', 'state')
+  if f[3] ~= 'run' and f[3] ~= 'pause' then return 'cancelled' end
+  local a, b, top = span(j, u)
+  -- Parts of a shard that already crashed enough are split at once; a last image gets every attempt.
+  local attempts = (u == int(top) or b - a == 1) and tonumber(f[1]) or 1
+  local crashes = call('HINCRBY', of('crashes', j), u, 1)
+  if crashes < attempts then
+    requeue(j, u, now + math.min(BACKOFF_MAX, 1000 * 2 ^ crashes))
+    event('fail', j, u, 'why', why)
+    return 'retry'
+  end
+  call('HDEL', of('crashes', j), u)
+  call('HDEL', of('releases', j), u)
+  if b - a > 1 then return split(j, u, a, b, int(top), progress, tonumber(f[2])) end
+  call('HSET', of('dead', j), int(a) .. '-' .. int(b), why)
+  book(j, 0, 0, 1)
+  event('dead', j, u, 'why', why)
+  settle(j, top, 1)
+  return 'dead'
+end
+
+local function wake(j)
+  call('ZREM', P .. 'delayed', j)
+  -- After the clock went back, no retry may lie further ahead than the longest wait.
+  for _, u in ipairs(call('ZRANGEBYSCORE', of('retry', j), now + BACKOFF_MAX + 1, '+inf', 'LIMIT', 0, 32)) do
+    call('ZADD', of('retry', j), now, u)
+  end
+  if call('ZCOUNT', of('retry', j), '-inf', now) > 0 then activate(j) end
+  local later = call('ZRANGEBYSCORE', of('retry', j), '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if later[2] then call('ZADD', P .. 'delayed', later[2], j) end
+end
+
+-- Whatever time makes due: expired leases, retries, closed jobs to forget. Returns leases ended.
+local function reap(max)
+  for _, k in ipairs(call('ZRANGEBYSCORE', P .. 'leases', now + LEASE_MAX + 1, '+inf', 'LIMIT', 0, max)) do
+    call('ZADD', P .. 'leases', now + BACKOFF_MAX, k)
+  end
+  for _, j in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', now + BACKOFF_MAX + 1, '+inf', 'LIMIT', 0, max)) do
+    wake(j)
+  end
+  local expired = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, max)
+  for _, k in ipairs(expired) do
+    local j, u = string.match(k, '^([^|]+)|(.+)$')
+    local token, _, progress = unlease(j, u)
+    if token then crash(j, u, progress, 'lease expired') end
+    call('ZREM', P .. 'leases', k)
+  end
+  for _, j in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'LIMIT', 0, max)) do wake(j) end
+  for _, k in ipairs(call('ZRANGEBYSCORE', P .. 'closed', '-inf', now, 'LIMIT', 0, max)) do
+    local j, tenant = string.match(k, '^([^|]+)|(.+)$')
+    call('ZREM', P .. 'jobs', j)
+    call('ZREM', of('jobs', tenant), j)
+    call('ZREM', P .. 'closed', k)
+  end
+  return #expired
+end

@@ -1,0 +1,81 @@
+"""The record of one image: everything needed to make it again, and what making it cost."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from jobs.recipe import Frozen
+from jobs.rows import Scalar
+
+
+class StageTimes(Frozen):
+    """Milliseconds one image took in each stage: a batch's time over its real images."""
+
+    text_ms: float = 0.0
+    denoise_ms: float = 0.0
+    decode_ms: float = 0.0
+    transfer_ms: float = 0.0
+    encode_ms: float = 0.0
+
+
+class Maker(Frozen):
+    """Who made an image, with what."""
+
+    worker: str
+    device: str
+    torch: str
+    diffusers: str
+    fewstep: str
+    #: Digests of the weights that were really loaded.
+    model_sha256: str
+    accelerator_sha256: str = ""
+    #: "NAME=WEIGHT@SHA256", one per style, in the order of fusing.
+    styles: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class ImageRecord(Frozen):
+    """One image as tar, parquet and manifest tell it; `status` is `ok` or `failed`."""
+
+    key: str
+    image: int
+    row: int
+    repeat: int
+    prompt: str
+    negative_prompt: str
+    seed: int
+    status: Literal["ok", "failed"]
+    error: str = ""
+    #: Of the picture's file, whose name is `key.extension`; empty where it failed.
+    file_name: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    #: Tokens of the prompt that the text encoder could not read.
+    tokens_lost: int = 0
+    attempt: int = 0
+    batch_position: int = 0
+    created_ms: int = 0
+    times: StageTimes = StageTimes()
+    extra: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class Picture(Frozen):
+    """An encoded picture and its record; `data` is empty where the image failed."""
+
+    record: ImageRecord
+    data: bytes = b""
+
+
+class ShardTimes(Frozen):
+    """What one unit took as a whole, in milliseconds."""
+
+    #: From the claim to the first batch on the device.
+    wait_ms: float = 0.0
+    #: Loading and fusing, where this unit had to wait for it.
+    load_ms: float = 0.0
+    fetch_ms: float = 0.0
+    #: The device's share: text, denoising, decoding.
+    device_ms: float = 0.0
+    encode_ms: float = 0.0
+    upload_ms: float = 0.0
+    started_ms: int = 0
+    finished_ms: int = 0

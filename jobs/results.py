@@ -1,0 +1,140 @@
+"""What a finished job left in the store: its files, its timing, and how it ended."""
+
+from pydantic import Field, ValidationError
+
+from jobs.dataset_index import DatasetIndex
+from jobs.errors import BadConfiguration, NotFound
+from jobs.layout import JobLayout
+from jobs.recipe import Frozen
+from jobs.states import JobState
+from jobs.store import Store
+from jobs.timing import Timing
+
+#: How long the links of an answer work, in seconds.
+LINK_S = 3_600
+
+
+class ResultFile(Frozen):
+    """A file of the dataset. `sha256` is empty for the few that the index does not list."""
+
+    name: str = Field(description="Its path in the dataset", examples=["train/00000.tar"])
+    key: str = Field(description="Its key in the bucket")
+    bytes: int
+    sha256: str
+    link: str = Field(description="Reads the file without keys for an hour: treat it as a secret")
+
+
+class Results(Frozen):
+    """A finished dataset and a page of its files, in the order of their names."""
+
+    id: str
+    bucket: str
+    prefix: str
+    uri: str = Field(examples=["s3://fewstep/datasets/default/mfzwiztbonsgmylkmjvgqzdtmi/"])
+    complete: bool = Field(description="Whether `_SUCCESS` is there: every image is accounted for")
+    files: tuple[ResultFile, ...] = Field(strict=False)
+    next: int | None = Field(description="`first` of the next page; null: this was the last")
+
+
+class Ended(Frozen):
+    """What the store tells of a job's end; times in milliseconds since 1970 (UTC)."""
+
+    state: JobState
+    reason: str = ""
+    done: int = 0
+    failed: int = 0
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    images_per_second: float | None = None
+
+
+def results_of(store: Store, layout: JobLayout, *, first: int = 0, limit: int = 1_000) -> Results:
+    """Files `first` up to `first + limit` of a job's folder, with links."""
+    found = list(store.list(layout.root))
+    digests = _digests(store, layout)
+    files = tuple(
+        ResultFile(
+            name=one.key.removeprefix(layout.root),
+            key=one.key,
+            bytes=one.bytes,
+            sha256=digests.get(one.key.removeprefix(layout.root), ""),
+            link=store.presign(one.key, LINK_S),
+        )
+        for one in found[first : first + limit]
+    )
+    return Results(
+        id=layout.job_id,
+        bucket=store.bucket,
+        prefix=layout.root,
+        uri=f"s3://{store.bucket}/{layout.root}",
+        complete=any(one.key == layout.success for one in found),
+        files=files,
+        next=first + limit if first + limit < len(found) else None,
+    )
+
+
+def read_timing(store: Store, layout: JobLayout) -> Timing:
+    """`timing.json`; raises NotFound where the job ended without one."""
+    try:
+        return Timing.model_validate_json(store.get(layout.timing))
+    except NotFound as error:
+        raise NotFound(
+            "the job has no timing",
+            where=layout.job_id,
+            remedy="only a job that is done has one; the parquet files have each image's",
+        ) from error
+    except ValidationError as error:
+        raise _damaged(layout.timing, error) from error
+
+
+def outcome_of(store: Store, layout: JobLayout) -> Ended:
+    """What is known of a job that the queue has forgotten, or was never told of."""
+    if store.head(layout.success) is None:
+        return _unfinished(store, layout)
+    timing = read_timing(store, layout)
+    return Ended(
+        state=JobState.DONE,
+        done=timing.ok,
+        failed=timing.failed,
+        started_ms=timing.started_ms,
+        finished_ms=timing.finished_ms,
+        images_per_second=timing.images_per_second,
+    )
+
+
+def write_outcome(store: Store, layout: JobLayout, ended: Ended) -> None:
+    """Note in the store how a job ended that was cancelled or failed; to be written before the
+    queue forgets it."""
+    data = ended.model_dump_json(indent=1).encode()
+    store.put(layout.outcome, data, content_type="application/json")
+
+
+def _unfinished(store: Store, layout: JobLayout) -> Ended:
+    try:
+        return Ended.model_validate_json(store.get(layout.outcome))
+    except NotFound:
+        return Ended(
+            state=JobState.WAITING,
+            reason="the queue does not know it: send the submission again with its key",
+        )
+    except ValidationError as error:
+        raise _damaged(layout.outcome, error) from error
+
+
+def _digests(store: Store, layout: JobLayout) -> dict[str, str]:
+    """Name -> sha256 of the files that the index lists; none where there is no index."""
+    try:
+        index = DatasetIndex.model_validate_json(store.get(layout.index))
+    except NotFound:
+        return {}
+    except ValidationError as error:
+        raise _damaged(layout.index, error) from error
+    return {file.name: file.sha256 for shard in index.shards for file in (shard, shard.parquet)}
+
+
+def _damaged(key: str, error: ValidationError) -> BadConfiguration:
+    return BadConfiguration(
+        f"the file does not read as what it is: {error.errors()[0]['msg']}",
+        where=key,
+        remedy="it was written by another version, or changed by hand",
+    )

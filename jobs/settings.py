@@ -1,0 +1,64 @@
+"""What the operator decides: addresses, keys and limits, read from `FEWSTEP_*` variables."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One value per setting; `FEWSTEP_REDIS_URL` sets `redis_url`, and so on.
+
+    Secrets are `SecretStr`: they never show in `repr`, logs or reports.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FEWSTEP_", frozen=True, extra="ignore")
+
+    #: Where the local stack keeps its state (queue file, objects, logs).
+    home: Path = Field(default_factory=lambda: Path.home() / ".fewstep")
+
+    #: Redis by URL (`redis://:password@host:port/0`).
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6479/0")
+
+    #: S3-compatible storage. No endpoint means AWS's own.
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_bucket: str = "fewstep"
+    s3_prefix: str = "datasets"
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+
+    #: Where the API listens, and where its clients look for it.
+    api_url: str = "http://127.0.0.1:8700"
+    tenant: str = "default"
+
+    #: A TOML file with more models, accelerators and styles (see `jobs/catalog.toml`).
+    catalog: Path | None = None
+
+    #: A claim lasts this long without news, and is renewed this often.
+    lease_ms: int = Field(default=60_000, ge=1_000, le=600_000)
+    renew_ms: int = Field(default=15_000, ge=100, le=200_000)
+
+    #: A renderer that finds no living scheduler for this long drains and leaves.
+    orphan_ms: int = Field(default=600_000, ge=1_000)
+
+    #: Renderers at most, and the device share each takes (1 = a whole GPU or CPU slot).
+    max_renderers: int = Field(default=8, ge=1, le=100_000)
+    #: An engine without work keeps its renderers this long.
+    idle_ms: int = Field(default=300_000, ge=0)
+    #: CPU threads of each renderer without a GPU.
+    threads: int = Field(default=1, ge=1, le=512)
+
+    #: Where Ray is: an address, or `auto`.
+    ray_address: str = "auto"
+    #: Renderers may fetch weights from a hub only where this is set.
+    hub_access: bool = False
+
+
+def s3_secrets(settings: Settings) -> tuple[str | None, str | None]:
+    """The access key and the secret key in clear, for the S3 client alone."""
+    access, secret = settings.s3_access_key, settings.s3_secret_key
+    return (
+        access.get_secret_value() if access else None,
+        secret.get_secret_value() if secret else None,
+    )

@@ -1,0 +1,261 @@
+-- The shard queue: every step that must be atomic, one op per call. docs/queue.md has the picture.
+--
+-- Runs after queue_steps.lua, in one script with it. Rules of both files: check before the first
+-- write (a failing script keeps its earlier writes); every loop is bounded; every op may run twice
+-- (clients resend when a reply is lost).
+
+local ops = {}
+
+function ops.submit() -- job tenant engine priority images shard_images max_attempts idempotency sha
+  --                     unit_cost batch_images weight cap restoring open_max tenant_max keep_ms
+  local j, tenant, engine, priority, images, size, attempts, key, sha = unpack(ARGV, 3, 11)
+  local cost, batch, weight, cap, restoring, open_max, tenant_max, keep = unpack(ARGV, 12, 19)
+  if key ~= '' then
+    local known, known_sha = string.match(call('GET', P .. 'once:' .. tenant .. '|' .. key) or '', '^(.+)|(.-)$')
+    if known then return { known_sha == sha and 'duplicate' or 'conflict', known } end
+  end
+  local existing = call('HGET', job_key(j), 'sha256')
+  if existing then return { existing == sha and 'duplicate' or 'conflict', j } end
+  local mine = tonumber(call('HGET', P .. 'tenant_jobs', tenant) or 0)
+  local room = call('ZCARD', P .. 'open') < tonumber(open_max) and mine < tonumber(tenant_max)
+  if restoring == '0' and not room then return { 'full', '' } end
+  local seq = call('INCR', P .. 'seq')
+  if key ~= '' then call('SET', P .. 'once:' .. tenant .. '|' .. key, j .. '|' .. sha, 'PX', keep) end
+  call('HSET', job_key(j), 'state', restoring == '1' and 'pause' or 'run', 'tenant', tenant,
+    'engine', engine, 'priority', priority, 'images', images, 'shard_images', size,
+    'shards', int(math.ceil(images / size)), 'max_attempts', attempts, 'sha256', sha,
+    'unit_cost', cost, 'batch_images', batch, 'restoring', restoring, 'seq', seq,
+    'submitted_ms', int(now), 'cursor', 0, 'done', 0, 'failed', 0, 'dead', 0, 'units', 0,
+    'leased', 0, 'device_ms', 0)
+  call('HSET', P .. 'tenant_weight', tenant, weight)
+  call('HSET', P .. 'tenant_cap', tenant, cap)
+  call('HINCRBY', P .. 'tenant_jobs', tenant, 1)
+  for _, index in ipairs({ P .. 'open', P .. 'jobs', of('jobs', tenant) }) do call('ZADD', index, seq, j) end
+  activate(j)
+  event('submit', j, '', 'tenant', tenant)
+  return { 'ok', j }
+end
+
+function ops.claim() -- worker nonce engine want lease_ms -> JSON list of leases
+  local worker, nonce, engine, want, ms = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+  local memo = call('HMGET', of('claim', worker), 'nonce', 'reply')
+  if memo[1] == nonce then return memo[2] end
+  reap(32)
+  local out = {}
+  for priority = 9, 0, -1 do
+    local lane = priority .. '|' .. engine
+    for _ = 1, want * 4 + 64 do
+      local tenant = #out < want and next_tenant(lane)
+      if not tenant then break end
+      local j = call('ZRANGE', P .. 'fifo:' .. lane .. '|' .. tenant, 0, 0)[1]
+      local u, more = next_unit(j)
+      if u then
+        local given = lease(j, u, tenant, worker, ms)
+        charge(lane, tenant, (given.stop - given.first) * tonumber(call('HGET', job_key(j), 'unit_cost')))
+        out[#out + 1] = given
+      elseif not more then
+        deactivate(j)
+        local later = call('ZRANGE', of('retry', j), 0, 0, 'WITHSCORES')[2]
+        if later then call('ZADD', P .. 'delayed', 'LT', later, j) end
+      end
+    end
+  end
+  local reply = #out > 0 and cjson.encode(out) or '[]'
+  call('HSET', of('claim', worker), 'nonce', nonce, 'reply', reply)
+  call('PEXPIRE', of('claim', worker), MEMO_MS)
+  return reply
+end
+
+function ops.renew() -- worker lease_ms (job unit token progress)* -> ok|pause|cancel|lost each
+  local answers = {}
+  for i = 5, #ARGV, 4 do
+    local j, u, token, progress = unpack(ARGV, i, i + 3)
+    local held, worker, before, images = owner(j, u)
+    local state = call('HGET', job_key(j), 'state')
+    local answer = 'lost'
+    if held == token and (state == 'run' or state == 'pause') then
+      answer = state == 'pause' and 'pause' or 'ok'
+      call('ZADD', P .. 'leases', 'XX', now + tonumber(ARGV[4]), j .. '|' .. u)
+      if progress ~= '' and tonumber(progress) > tonumber(before ~= '' and before or -1) then
+        call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '|' .. progress .. '|' .. images)
+        call('HSET', job_key(j), 'last_progress_ms', int(now))
+      end
+    elseif held == token then
+      unlease(j, u)
+      answer = state and 'cancel' or 'lost'
+    end
+    answers[#answers + 1] = answer
+  end
+  return answers
+end
+
+function ops.win() -- job unit token -> the winner's token, '' for a stale one
+  local j, u, token = ARGV[3], ARGV[4], ARGV[5]
+  local winner = call('HGET', of('winners', j), u)
+  if winner then return winner end
+  if owner(j, u) ~= token then return '' end
+  call('HSET', of('winners', j), u, token)
+  return token
+end
+
+function ops.done() -- job unit token arbiter failed device_ms
+  local j, u, token, arbiter, failed, device_ms = unpack(ARGV, 3, 8)
+  local a, b, top = span(j, u)
+  if not a then return 'unknown' end
+  local whole, f = u == int(top), get(j, 'state', 'cursor')
+  -- Its images went to parts, or were given up: the whole must not be counted beside them.
+  if (whole and call('HEXISTS', of('split', j), top) == 1)
+    or call('HEXISTS', of('dead', j), int(a) .. '-' .. int(b)) == 1 then return 'superseded' end
+  if (whole and call('GETBIT', of('bits', j), top) == 1)
+    or (not whole and call('SISMEMBER', of('parts', j), u) == 1) then
+    unlease(j, u)
+    return 'duplicate'
+  end
+  local held = owner(j, u)
+  if held ~= token and arbiter ~= 's3' then return 'fenced' end
+  if f[1] ~= 'run' and f[1] ~= 'pause' then
+    if held == token then unlease(j, u) end
+    return 'cancelled'
+  end
+  -- Live: leased, waiting for a retry, or (after a restore) not handed out yet.
+  if not held and not call('ZSCORE', of('retry', j), u) and not (whole and top >= tonumber(f[2])) then
+    return 'superseded'
+  end
+  unlease(j, u)
+  call('ZREM', of('retry', j), u)
+  call('HDEL', of('crashes', j), u)
+  call('HDEL', of('releases', j), u)
+  if not whole then call('SADD', of('parts', j), u) end
+  call('HDEL', of('winners', j), u)
+  call('HINCRBY', job_key(j), 'device_ms', device_ms)
+  failed = math.min(tonumber(failed), b - a)
+  book(j, b - a - failed, failed, 0)
+  event('done', j, u)
+  settle(j, top, b - a)
+  return held == token and 'ok' or 'late'
+end
+
+function ops.fail() -- job unit token release|crash reason progress
+  local j, u, token, kind, why, news = unpack(ARGV, 3, 8)
+  local held, _, progress = owner(j, u)
+  if held ~= token then return 'lost' end
+  unlease(j, u)
+  if news ~= '' then progress = news end
+  local state = call('HGET', job_key(j), 'state')
+  if state ~= 'run' and state ~= 'pause' then return 'cancelled' end
+  if kind ~= 'release' or call('HINCRBY', of('releases', j), u, 1) > RELEASES_MAX then
+    return crash(j, u, progress, why)
+  end
+  requeue(j, u, now)
+  event('release', j, u, 'why', why)
+  return 'released'
+end
+
+function ops.state() -- job run|pause|cancel -> the state it is in now
+  local j, wanted = ARGV[3], ARGV[4]
+  local f = get(j, 'state', 'restoring', 'units')
+  if not f[1] then return 'unknown' end
+  if f[1] == wanted or (f[1] ~= 'run' and f[1] ~= 'pause') then return f[1] end
+  if f[2] == '1' and wanted ~= 'cancel' then return f[1] end
+  if wanted == 'cancel' then
+    drop_work(j)
+    if tonumber(f[3]) == 0 then call('ZADD', P .. 'finishing', now, j) end
+  end
+  call('HSET', job_key(j), 'state', wanted)
+  if wanted == 'run' then activate(j) else deactivate(j) end
+  event('state', j, '', 'state', wanted)
+  return wanted
+end
+
+function ops.priority() -- job priority
+  local j = ARGV[3]
+  local before = call('HGET', job_key(j), 'priority')
+  if not before then return 'unknown' end
+  if before == ARGV[4] then return 'ok' end
+  deactivate(j)
+  call('HSET', job_key(j), 'priority', ARGV[4])
+  activate(j)
+  return 'ok'
+end
+
+function ops.restore() -- job next_state ('' if more calls follow) (kind unit news)*
+  local j, after = ARGV[3], ARGV[4]
+  -- The mark makes a second run harmless: parts may be leased by then.
+  if call('HGET', job_key(j), 'restoring') ~= '1' then return 'ignored' end
+  for i = 5, #ARGV, 3 do
+    local kind, u, news = unpack(ARGV, i, i + 2)
+    local a, b, top = span(j, u)
+    if a and call('GETBIT', of('bits', j), top) == 0 then
+      local range = int(a) .. '-' .. int(b)
+      if u ~= int(top) then
+        local first, stop = span(j, int(top))
+        call('HSETNX', of('split', j), top, int(stop - first))
+      end
+      if kind == 'gap' then
+        requeue(j, u, now)
+      elseif kind == 'dead' and call('HSETNX', of('dead', j), range, news) == 1 then
+        book(j, 0, 0, b - a)
+        settle(j, top, b - a)
+      elseif kind == 'done' and (u == int(top) or call('SADD', of('parts', j), u) == 1) then
+        book(j, b - a - news, news, 0)
+        settle(j, top, b - a)
+      end
+    end
+  end
+  if after ~= '' then
+    call('HSET', job_key(j), 'restoring', 0)
+    if call('HGET', job_key(j), 'state') == 'pause' then call('HSET', job_key(j), 'state', after) end
+    activate(j)
+  end
+  return 'ok'
+end
+
+function ops.finish() -- job outcome keep_ms
+  local j, outcome, keep = ARGV[3], ARGV[4], ARGV[5]
+  local f = get(j, 'state', 'units', 'tenant', 'outcome')
+  if not f[1] then return 'unknown' end
+  if f[1] == 'closed' then return f[4] == outcome and 'duplicate' or 'conflict' end
+  local ready = { done = f[1] == 'fin', failed = true, cancelled = f[1] == 'cancel' and tonumber(f[2]) <= 0 }
+  if not ready[outcome] then return 'not_ready' end
+  drop_work(j)
+  call('HSET', job_key(j), 'state', 'closed', 'outcome', outcome, 'finished_ms', int(now))
+  call('ZREM', P .. 'open', j)
+  call('ZREM', P .. 'finishing', j)
+  if call('HINCRBY', P .. 'tenant_jobs', f[3], -1) <= 0 then call('HDEL', P .. 'tenant_jobs', f[3]) end
+  for _, name in ipairs({ 'job', 'bits', 'split', 'parts', 'dead', 'winners' }) do
+    call('PEXPIRE', of(name, j), keep)
+  end
+  call('ZADD', P .. 'closed', now + tonumber(keep), j .. '|' .. f[3])
+  event('finished', j, '', 'outcome', outcome)
+  return 'ok'
+end
+
+function ops.heartbeat() -- worker ttl_ms (name value)*; ttl 0: the renderer left
+  local worker, ttl = ARGV[3], tonumber(ARGV[4])
+  call('DEL', of('renderer', worker))
+  call('ZREMRANGEBYSCORE', P .. 'renderers', '-inf', now)
+  if ttl == 0 then return call('ZREM', P .. 'renderers', worker) end
+  call('HSET', of('renderer', worker), '|beat_ms', int(now), unpack(ARGV, 5))
+  call('PEXPIRE', of('renderer', worker), ttl)
+  return call('ZADD', P .. 'renderers', now + ttl, worker)
+end
+
+function ops.scheduler_beat()
+  return call('SET', P .. 'scheduler', int(now))
+end
+
+function ops.scheduler_age()
+  local beat = call('GET', P .. 'scheduler')
+  return beat and math.max(0, now - tonumber(beat)) or -1
+end
+
+function ops.emit() -- nonce type job (name value)*
+  if not call('SET', P .. 'emitted:' .. ARGV[3], 1, 'PX', MEMO_MS, 'NX') then return 0 end
+  event(ARGV[4], ARGV[5], '', unpack(ARGV, 6))
+  return 1
+end
+
+function ops.reap() return reap(tonumber(ARGV[3])) end
+
+if not ops[op] then return redis.error_reply('ERR no such op: ' .. op) end
+return ops[op]()

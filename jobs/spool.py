@@ -1,0 +1,95 @@
+"""The spool: a job's rows as JSONL pages in the store, written once and read by range."""
+
+import hashlib
+from collections.abc import Iterable
+from itertools import islice
+
+from jobs.errors import InvalidInput
+from jobs.job import PAGE_ROWS, ColumnKind, Job, Rows
+from jobs.layout import JobLayout
+from jobs.rows import MAX_COLUMNS, Row, Scalar
+from jobs.shard_row import RESERVED_COLUMNS
+from jobs.store import Store
+
+_INT64 = range(-(2**63), 2**63)
+
+
+def spool_rows(store: Store, rows: Iterable[Row], prefix: str) -> Rows:
+    """Write the rows as pages of `PAGE_ROWS` under `prefix`, which ends in a slash.
+
+    Memory is bounded by one page. Raises InvalidInput naming the row where a column has one of
+    our names; whatever is raised, by the rows themselves too, leaves no page behind.
+    """
+    columns: dict[str, ColumnKind | None] = {}
+    digest, count, page = hashlib.sha256(), 0, 0
+    source = iter(rows)
+    try:
+        while some := list(islice(source, PAGE_ROWS)):
+            for number, row in enumerate(some, start=count + 1):
+                _note_columns(columns, row, number)
+            data = b"".join(row.model_dump_json().encode() + b"\n" for row in some)
+            digest.update(data)
+            store.put(JobLayout.page(prefix, page), data, content_type="application/jsonl")
+            count, page = count + len(some), page + 1
+    except BaseException:
+        store.delete(JobLayout.page(prefix, number) for number in range(page + 1))
+        raise
+    return Rows(
+        prefix=prefix,
+        count=count,
+        sha256=digest.hexdigest(),
+        # A column of nulls alone holds no value that text could not hold.
+        columns={name: kind or "string" for name, kind in columns.items()},
+    )
+
+
+def fetch_rows(store: Store, job: Job, first_row: int, stop_row: int) -> list[Row]:
+    """Rows `first_row` up to `stop_row` of a job; raises NotFound where a page is gone."""
+    first_page, stop_page = first_row // PAGE_ROWS, -(-stop_row // PAGE_ROWS)
+    lines: list[bytes] = []
+    for page in range(first_page, stop_page):
+        # Split at line feeds alone: JSON may hold other line separators as they are.
+        lines += store.get(JobLayout.page(job.rows.prefix, page)).rstrip(b"\n").split(b"\n")
+    skipped = first_page * PAGE_ROWS
+    return [
+        Row.model_validate_json(line) for line in lines[first_row - skipped : stop_row - skipped]
+    ]
+
+
+def _note_columns(columns: dict[str, ColumnKind | None], row: Row, number: int) -> None:
+    for name, value in row.extra.items():
+        if name not in columns:
+            _check_column(name, number, len(columns))
+        columns[name] = _widest(columns.get(name), _kind(value))
+
+
+def _check_column(name: str, number: int, known: int) -> None:
+    if name in RESERVED_COLUMNS:
+        raise InvalidInput(
+            f"the column {name!r} has the name of one that we write",
+            where=f"row {number}",
+            remedy=f"rename it, to my_{name} for example",
+        )
+    if known >= MAX_COLUMNS:
+        raise InvalidInput(
+            f"the column {name!r} is one too many: the rows together have more than {MAX_COLUMNS}",
+            where=f"row {number}",
+            remedy="use the same columns in every row",
+        )
+
+
+def _kind(value: Scalar) -> ColumnKind | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        # Text holds what 64 bits do not.
+        return "int" if value in _INT64 else "string"
+    return "float" if isinstance(value, float) else "string"
+
+
+def _widest(one: ColumnKind | None, other: ColumnKind | None) -> ColumnKind | None:
+    if one is None or other is None or one == other:
+        return one or other
+    return "float" if {one, other} == {"int", "float"} else "string"

@@ -1,0 +1,162 @@
+"""Accepting a job: check everything, spool its rows, write it down, and tell the queue."""
+
+import re
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+
+from jobs.catalog import Catalog
+from jobs.draft import RowTally, draft_job, order_of
+from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity
+from jobs.job import Job, JobRequest, Submission, job_id
+from jobs.layout import JobLayout, segment
+from jobs.recipe import Recipe
+from jobs.rows import Row
+from jobs.shard_queue import ShardQueue
+from jobs.specs import read_job
+from jobs.spool import spool_rows
+from jobs.store import PutReply, Store
+
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def submit_job(
+    store: Store,
+    queue: ShardQueue,
+    catalog: Catalog,
+    *,
+    prefix: str,
+    tenant: str,
+    request: JobRequest,
+    rows: Iterable[Row],
+    idempotency_key: str,
+    now_ms: int,
+) -> Submission:
+    """Accept a job of any size with O(1) in the queue and bounded memory.
+
+    The same tenant and key is the same job: sent again it changes nothing, and completes what a
+    death between two steps left open. Raises InvalidInput (nothing stays written), Conflict for
+    a key that was used for another job, NoCapacity where too many jobs are open (the job stays
+    written down, and sending it again tries again).
+    """
+    key = checked_key(idempotency_key)
+    recipe = catalog.resolve(request.recipe)
+    layout = JobLayout(prefix=prefix, tenant=segment(tenant, "tenant"), job_id=job_id(tenant, key))
+    # Asked first, so that nothing is written while the queue does not answer.
+    known = queue.job(layout.job_id) is not None
+    # A folder of its own for each try, so that a conflicting resend never touches accepted rows.
+    folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
+    job = _spooled(store, layout, request, recipe, rows, folder, now_ms)
+    accepted = _written_down(store, layout, job)
+    if accepted.rows.prefix != folder:
+        store.delete_prefix(folder)
+        if accepted.request_sha256 != job.request_sha256:
+            raise _conflict(accepted.id)
+        # It ended so long ago that the queue has forgotten it.
+        if not known and any(store.head(key) for key in (layout.success, layout.outcome)):
+            return _submission(accepted, created=False)
+    return _queued(queue, accepted)
+
+
+def dry_run_job(
+    catalog: Catalog, *, tenant: str, request: JobRequest, rows: Iterable[Row], idempotency_key: str
+) -> Submission:
+    """What `submit_job` would answer, checked and counted as it does, and nothing written."""
+    name = job_id(tenant, checked_key(idempotency_key))
+    layout = JobLayout(prefix="", tenant=segment(tenant, "tenant"), job_id=name)
+    recipe = catalog.resolve(request.recipe)
+    job = _spooled(_Nowhere(), layout, request, recipe, rows, folder="", now_ms=0)
+    return _submission(job, created=False)
+
+
+class _Nowhere(Store):
+    """A store that keeps nothing, so that a dry run checks exactly what the real one does."""
+
+    def __init__(self) -> None:
+        pass
+
+    def put(self, key: str, data: bytes, **settings: object) -> PutReply:
+        """Take it as written."""
+        return PutReply(stored=True, etag="")
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """There is nothing to delete."""
+
+    def delete_prefix(self, prefix: str) -> int:
+        """There is nothing to delete."""
+        return 0
+
+
+def checked_key(key: str) -> str:
+    """`key` if it may identify a submission; raises InvalidInput otherwise."""
+    if not _KEY.fullmatch(key):
+        raise InvalidInput(
+            "this is no idempotency key",
+            where="Idempotency-Key",
+            remedy="1 to 128 characters of A-Z a-z 0-9 . _ -; a fresh UUID for each new job",
+        )
+    return key
+
+
+def _spooled(
+    store: Store,
+    layout: JobLayout,
+    request: JobRequest,
+    recipe: Recipe,
+    rows: Iterable[Row],
+    folder: str,
+    now_ms: int,
+) -> Job:
+    """The job with its rows in the store; where anything is wrong with it, no row stays there."""
+    tally = RowTally(rows)
+    try:
+        found = spool_rows(store, iter(tally), folder)
+        job = draft_job(layout, request, recipe, found, tally, now_ms)
+        order_of(job)
+    except FewstepError:
+        # The first error is the one to tell, even where cleaning up fails too.
+        with suppress(FewstepError):
+            store.delete_prefix(folder)
+        raise
+    return job
+
+
+def _written_down(store: Store, layout: JobLayout, job: Job) -> Job:
+    """The job that the store holds under this id: ours, or the one accepted before.
+
+    When this fails the rows stay: the job may be there all the same, its reply lost.
+    """
+    reply = store.put(
+        layout.job,
+        job.model_dump_json(indent=1).encode(),
+        content_type="application/json",
+        metadata={"token": job.rows.prefix.rstrip("/").rpartition("-")[2]},
+        if_absent=True,
+    )
+    return job if reply.stored else read_job(store, layout.prefix, layout.tenant, layout.job_id)
+
+
+def _queued(queue: ShardQueue, job: Job) -> Submission:
+    reply = queue.submit(order_of(job))
+    if reply.outcome == "full":
+        raise NoCapacity(
+            "too many jobs are open",
+            remedy="send it again with the same Idempotency-Key when one has ended",
+        )
+    if reply.outcome == "conflict":
+        raise _conflict(reply.job_id)
+    return _submission(job, created=reply.outcome == "ok")
+
+
+def _conflict(known: str) -> Conflict:
+    return Conflict(
+        f"this key was used for job {known}, whose prompts or settings are others",
+        where="Idempotency-Key",
+        remedy="a new key for a new job; the same body for a resend",
+    )
+
+
+def _submission(job: Job, *, created: bool) -> Submission:
+    return Submission(
+        id=job.id, created=created, images=job.images, shards=job.shards, warnings=job.warnings
+    )

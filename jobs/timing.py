@@ -1,0 +1,138 @@
+"""`timing.json`: where a job's time went, stage by stage. Pure arithmetic over manifests."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pydantic import Field
+
+from jobs.job import Job
+from jobs.manifest import Manifest, Tally
+from jobs.recipe import Frozen
+
+#: Stage of one image in `timing.json` -> its column in the parquet files.
+_IMAGE_STAGES = {
+    "text_encoding": "text_ms",
+    "denoising": "denoise_ms",
+    "decode": "decode_ms",
+    "transfer": "transfer_ms",
+    "encode": "encode_ms",
+    "upload": "upload_ms",
+}
+
+
+class StageTiming(Frozen):
+    """A stage's milliseconds: p50 and p95 within 1 %, None where nothing was counted."""
+
+    per: str
+    count: int
+    sum_ms: float
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+class Timing(Frozen):
+    """Where a job's time went; moments both as ISO 8601 and as milliseconds since 1970, UTC."""
+
+    job: str
+    images: int
+    ok: int
+    failed: int
+    submitted: str
+    started: str
+    finished: str
+    submitted_ms: int
+    started_ms: int
+    finished_ms: int
+    #: From the first claim's start to the last commit.
+    wall_s: float
+    #: From the submission to the first claim's start.
+    waited_s: float
+    #: Pictures made per second of `wall_s`.
+    images_per_second: float | None
+    #: Seconds that devices worked: text encoding, denoising and decoding.
+    device_seconds: float
+    steps: int
+    unet_calls_per_step: int
+    unet_calls: int
+    tokens_lost: int
+    #: Crashes of units that were then rendered again or adopted.
+    retries: int
+    #: Units that another claim than their maker's finished.
+    adopted: int
+    #: Renderer -> images it accounts for.
+    renderers: dict[str, int]
+    stages: dict[str, StageTiming] = Field(default_factory=dict)
+
+
+def timing_of(job: Job, manifests: Sequence[Manifest], retries: int | None = None) -> Timing:
+    """The timing of a finished job; `retries`: the queue's count where it knows better."""
+    started_ms = min((one.times.started_ms for one in manifests if one.times.started_ms), default=0)
+    started_ms = started_ms or job.submitted_ms
+    finished_ms = max([started_ms, *(one.times.finished_ms for one in manifests)])
+    wall_s = (finished_ms - started_ms) / 1000
+    made = sum(one.ok for one in manifests)
+    return Timing(
+        job=job.id,
+        images=job.images,
+        ok=made,
+        failed=sum(one.failed for one in manifests),
+        submitted=_iso(job.submitted_ms),
+        started=_iso(started_ms),
+        finished=_iso(finished_ms),
+        submitted_ms=job.submitted_ms,
+        started_ms=started_ms,
+        finished_ms=finished_ms,
+        wall_s=wall_s,
+        waited_s=max(0.0, (started_ms - job.submitted_ms) / 1000),
+        images_per_second=round(made / wall_s, 3) if wall_s else None,
+        device_seconds=round(sum(one.times.device_ms for one in manifests) / 1000, 3),
+        steps=job.recipe.steps,
+        unet_calls_per_step=2 if job.recipe.guided else 1,
+        unet_calls=sum(one.unet_calls for one in manifests),
+        tokens_lost=sum(one.tokens_lost for one in manifests),
+        retries=sum(one.attempt for one in manifests) if retries is None else retries,
+        adopted=sum(one.adopted for one in manifests),
+        renderers=_renderers(manifests),
+        stages=_stages(manifests),
+    )
+
+
+def _stages(manifests: Sequence[Manifest]) -> dict[str, StageTiming]:
+    loads = [one.times.load_ms for one in manifests if one.times.load_ms]
+    whole = {
+        "queue_wait": _stage("unit", Tally.of(one.times.wait_ms for one in manifests)),
+        # Only the units that waited for it: an engine is loaded once and used many times.
+        "model_load": _stage("load", Tally.of(loads)),
+    }
+    images = {
+        name: _stage("image", Tally.total(one.stages.get(column, Tally()) for one in manifests))
+        for name, column in _IMAGE_STAGES.items()
+    }
+    return {**whole, **images}
+
+
+def _stage(per: str, tally: Tally) -> StageTiming:
+    return StageTiming(
+        per=per,
+        count=tally.count,
+        sum_ms=round(tally.sum_ms, 3),
+        p50_ms=_rounded(tally.quantile(0.50)),
+        p95_ms=_rounded(tally.quantile(0.95)),
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _renderers(manifests: Sequence[Manifest]) -> dict[str, int]:
+    images: Counter[str] = Counter()
+    for one in manifests:
+        images[one.worker] += one.count
+    return dict(sorted(images.items()))
+
+
+def _iso(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

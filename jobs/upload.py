@@ -1,0 +1,73 @@
+"""Writing one object, in one piece or in parts: whole, or not at all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from botocore.exceptions import ClientError
+
+from jobs.s3_client import S3Client
+
+#: Objects beyond this are written in parts.
+THRESHOLD = 64 << 20
+#: 10 000 parts at most, so objects up to 312 GiB.
+PART = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An object to write: `body` is read from its start; `absent`: only where there is none."""
+
+    bucket: str
+    key: str
+    body: IO[bytes]
+    size: int
+    content_type: str
+    metadata: Mapping[str, str]
+    absent: bool = False
+
+    def write(self, client: S3Client) -> str:
+        """Write it and return its etag; may be called again. Raises the client's errors."""
+        self.body.seek(0)
+        if self.size > THRESHOLD:
+            return self._write_parts(client)
+        reply = client.put_object(**self._target, Body=self.body, **self._facts, **self._condition)
+        return str(reply["ETag"]).strip('"')
+
+    @property
+    def _target(self) -> dict[str, Any]:
+        return {"Bucket": self.bucket, "Key": self.key}
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        return {"ContentType": self.content_type, "Metadata": dict(self.metadata)}
+
+    @property
+    def _condition(self) -> dict[str, Any]:
+        return {"IfNoneMatch": "*"} if self.absent else {}
+
+    def _write_parts(self, client: S3Client) -> str:
+        upload = client.create_multipart_upload(**self._target, **self._facts)["UploadId"]
+        target = {**self._target, "UploadId": upload}
+        try:
+            parts: list[Any] = []
+            # One after another: some stores stream the parts on and refuse another order.
+            while data := self.body.read(PART):
+                number = len(parts) + 1
+                reply = client.upload_part(**target, PartNumber=number, Body=data)
+                parts.append({"ETag": reply["ETag"], "PartNumber": number})
+            done = client.complete_multipart_upload(
+                **target, MultipartUpload={"Parts": parts}, **self._condition
+            )
+        except BaseException:
+            _abort(client, target)
+            raise
+        return str(done["ETag"]).strip('"')
+
+
+def _abort(client: S3Client, target: dict[str, Any]) -> None:
+    try:
+        client.abort_multipart_upload(**target)
+    except ClientError:
+        # Gone already, or for the bucket's lifecycle rule to remove; the first error matters.
+        return

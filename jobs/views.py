@@ -1,0 +1,161 @@
+"""A job as its user sees it: from the queue while it knows the job, else from the store."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+
+from jobs.errors import NotFound
+from jobs.job import Job, JobView
+from jobs.layout import JobLayout, layout_of
+from jobs.queue_values import QueueJob
+from jobs.results import outcome_of
+from jobs.shard_queue import ShardQueue
+from jobs.specs import read_job
+from jobs.states import JobState, state_of
+from jobs.store import Store
+from jobs.waiting import reason_of
+
+#: Accepted jobs kept in memory: they never change.
+JOBS_KEPT = 2_000
+#: Pages of the queue looked at for one page of a filtered list.
+SCAN_PAGES = 20
+#: States in which a job may wait for a renderer.
+_OPEN = frozenset({JobState.WAITING, JobState.RUNNING})
+
+
+class JobViews:
+    """Reads jobs of one tenant; another tenant's job is NotFound, as one that never was."""
+
+    def __init__(self, store: Store, queue: ShardQueue, *, prefix: str, tenant: str) -> None:
+        self._store = store
+        self._queue = queue
+        self._prefix = prefix
+        self._tenant = tenant
+        self._read = lru_cache(JOBS_KEPT)(self._read_job)
+
+    def accepted(self, job_id: str) -> Job:
+        """The job as it was accepted; raises NotFound."""
+        return self._read(job_id)
+
+    def layout(self, job_id: str) -> JobLayout:
+        """Where the job lies in the store; raises NotFound."""
+        return layout_of(self.accepted(job_id), self._prefix)
+
+    def view(self, job_id: str) -> JobView:
+        """The job as it is now; raises NotFound."""
+        job = self.accepted(job_id)
+        record = self._queue.job(job_id)
+        if record is None:
+            return self._from_store(job)
+        return self._from_queue([(job, record)])[0]
+
+    def page(
+        self, *, state: str | None, limit: int, cursor: str | None
+    ) -> tuple[list[JobView], str | None]:
+        """Up to `limit` views, newest first, and the cursor of the next page (None: the last).
+
+        With `state`, a page may be short of `limit` although more follow.
+        """
+        found: list[JobView] = []
+        for _ in range(SCAN_PAGES):
+            page = self._queue.jobs(self._tenant, limit=limit - len(found), cursor=cursor)
+            views = self._from_queue(self._with_files(page.jobs))
+            found += [view for view in views if state in (None, view.state)]
+            cursor = page.cursor
+            if cursor is None or len(found) >= limit:
+                break
+        return found, cursor
+
+    def _read_job(self, job_id: str) -> Job:
+        try:
+            return read_job(self._store, self._prefix, self._tenant, job_id)
+        except NotFound as error:
+            raise NotFound(
+                "there is no such job", where=job_id, remedy="`fewstep jobs` lists them"
+            ) from error
+
+    def _with_files(self, records: Sequence[QueueJob]) -> list[tuple[Job, QueueJob]]:
+        found = []
+        for record in records:
+            # A job whose folder somebody deleted must not hide the others.
+            with suppress(NotFound):
+                found.append((self.accepted(record.job_id), record))
+        return found
+
+    def _from_queue(self, pairs: Sequence[tuple[Job, QueueJob]]) -> list[JobView]:
+        states = [_state(record) for _, record in pairs]
+        waits = any(state in _OPEN for state in states)
+        renderers = self._queue.renderers() if waits else []
+        age = self._queue.scheduler_age_ms() if waits else None
+        return [
+            self._view(job, record, state, reason_of(record, state, renderers, age))
+            for (job, record), state in zip(pairs, states, strict=True)
+        ]
+
+    def _view(self, job: Job, record: QueueJob, state: JobState, reason: str) -> JobView:
+        failed = record.failed_images + record.dead_images
+        rate = _rate(record)
+        left = record.images - record.done_images - failed
+        return JobView(
+            id=job.id,
+            tenant=job.tenant,
+            name=job.name,
+            state=state,
+            reason=reason,
+            images=record.images,
+            done=record.done_images,
+            failed=failed,
+            shards=record.shards,
+            shards_running=record.units_in_flight,
+            priority=record.priority,
+            submitted_ms=job.submitted_ms,
+            started_ms=record.first_claim_ms,
+            finished_ms=record.finished_ms,
+            images_per_second=rate,
+            eta_s=left / rate if rate and state == JobState.RUNNING else None,
+            prefix=layout_of(job, self._prefix).root,
+            warnings=job.warnings,
+            recipe=job.recipe.model_dump(mode="json"),
+        )
+
+    def _from_store(self, job: Job) -> JobView:
+        """The view of a job that the queue does not know: ended long ago, or not queued yet."""
+        ended = outcome_of(self._store, layout_of(job, self._prefix))
+        return JobView(
+            id=job.id,
+            tenant=job.tenant,
+            name=job.name,
+            state=ended.state,
+            reason=ended.reason,
+            images=job.images,
+            done=ended.done,
+            failed=ended.failed,
+            shards=job.shards,
+            shards_running=0,
+            priority=job.priority,
+            submitted_ms=job.submitted_ms,
+            started_ms=ended.started_ms,
+            finished_ms=ended.finished_ms,
+            images_per_second=ended.images_per_second,
+            prefix=layout_of(job, self._prefix).root,
+            warnings=job.warnings,
+            recipe=job.recipe.model_dump(mode="json"),
+        )
+
+
+def _state(record: QueueJob) -> JobState:
+    return state_of(
+        record.state,
+        record.outcome,
+        started=record.first_claim_ms is not None,
+        in_flight=record.units_in_flight,
+        accounted=record.accounted,
+    )
+
+
+def _rate(record: QueueJob) -> float | None:
+    """Images a second since the first claim, as of the last progress; None before any."""
+    settled = record.done_images + record.failed_images + record.dead_images
+    if not settled or record.first_claim_ms is None or record.last_progress_ms is None:
+        return None
+    return settled * 1000 / max(1, record.last_progress_ms - record.first_claim_ms)

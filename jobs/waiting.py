@@ -1,0 +1,48 @@
+"""Why a job waits, in words: from its state and from the renderers that hold its engine."""
+
+from collections.abc import Sequence
+
+from jobs.queue_values import QueueJob, RendererRecord
+from jobs.states import JobState
+
+#: A scheduler that was silent for longer counts as gone.
+SCHEDULER_AWAY_MS = 30_000
+
+
+def reason_of(
+    record: QueueJob,
+    state: JobState,
+    renderers: Sequence[RendererRecord],
+    scheduler_age_ms: int | None,
+) -> str:
+    """What a job waits for, or why it failed; empty while images of it are being made."""
+    if record.restoring:
+        return "being read back from the store"
+    if state == JobState.PAUSED:
+        return "paused"
+    if state == JobState.CANCELLING:
+        return "renderers are dropping its shards" if record.units_in_flight else "being closed"
+    if state == JobState.FINISHING:
+        return "its index, card and timing are being written"
+    if state == JobState.FAILED:
+        return f"{record.dead_images} images were given up: processes died on each of them"
+    if state not in (JobState.WAITING, JobState.RUNNING) or record.units_in_flight:
+        return ""
+    return _engine_reason(record.engine_key, renderers, scheduler_age_ms)
+
+
+def _engine_reason(
+    engine_key: str, renderers: Sequence[RendererRecord], scheduler_age_ms: int | None
+) -> str:
+    mine = [one.info for one in renderers if one.info.get("engine_key") == engine_key]
+    states = {info.get("state", "") for info in mine}
+    if "broken" in states:
+        trouble = next(info.get("error", "") for info in mine if info.get("state") == "broken")
+        return f"its renderer cannot start: {trouble}"[:300]
+    if states and states <= {"starting", "loading"}:
+        return "loading weights"
+    if states:
+        return "behind other jobs"
+    if scheduler_age_ms is None or scheduler_age_ms > SCHEDULER_AWAY_MS:
+        return "no scheduler is running"
+    return "no renderer yet"

@@ -1,0 +1,50 @@
+"""`python -m scheduler`: decides where engines live and finishes jobs, until it is stopped."""
+
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+
+from jobs.catalog import load_catalog
+from jobs.errors import FewstepError
+from jobs.redis_client import check_server, control_client
+from jobs.settings import Settings
+from jobs.shard_queue import ShardQueue
+from jobs.store import Store
+from scheduler.loop import Scheduler
+from scheduler.pool import Pool
+
+log = logging.getLogger("scheduler")
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; renderers stay, and are adopted by the next scheduler."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        log.info("stopping signal=%s", number)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    settings = Settings()
+    try:
+        client = control_client(settings.redis_url.get_secret_value())
+        check_server(client)
+        store = Store.connect(settings)
+        catalog = load_catalog(settings.catalog)
+    except FewstepError as error:
+        print(f"scheduler: {error}", file=sys.stderr)
+        return error.exit_code
+    Pool.connect(settings.ray_address)
+    queue, pool = ShardQueue(client), Pool(settings.max_renderers)
+    scheduler = Scheduler(settings, queue, store, catalog, pool)
+    log.info("scheduling redis and store are reachable, slots=%s", scheduler.pool.slots())
+    scheduler.run(stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

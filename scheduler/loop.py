@@ -1,0 +1,132 @@
+"""The scheduler's loop: observe, decide, apply. It may die at any time and be started again."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redis import RedisError
+
+from jobs.catalog import Catalog
+from jobs.errors import FewstepError
+from jobs.queue_values import QueueJob
+from jobs.recipe import Recipe
+from jobs.settings import Settings
+from jobs.shard_queue import ShardQueue
+from jobs.specs import read_job
+from jobs.store import Store
+from scheduler.finish import finish_ready
+from scheduler.policy import Decision, EngineDemand, Facts, RendererFact, decide
+from scheduler.pool import Pool
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 0.5
+
+
+@dataclass
+class Scheduler:
+    """Decides which engines live and how many renderers each has, and finishes jobs.
+
+    It keeps nothing that cannot be seen again: renderers are found by their names in Ray, work by
+    its counters in Redis. Only how long an engine has been idle starts anew with it.
+    """
+
+    settings: Settings
+    queue: ShardQueue
+    store: Store
+    catalog: Catalog
+    pool: Pool
+    clock: Callable[[], float] = time.monotonic
+    _recipes: dict[str, Recipe] = field(default_factory=dict)
+    _busy_at: dict[str, float] = field(default_factory=dict)
+
+    def run(self, stop: threading.Event) -> None:
+        """Step until told to stop; a step that fails is logged and repeated."""
+        while not stop.is_set():
+            try:
+                self.step()
+            except (FewstepError, RedisError) as error:
+                log.warning("step_failed error=%s", error)
+            stop.wait(PERIOD_S)
+
+    def step(self) -> Decision:
+        """One round: say that we live, observe, decide, apply, finish what is finished."""
+        self.queue.scheduler_beat()
+        self.queue.reap()
+        decision = decide(self.observe())
+        self.apply(decision)
+        finish_ready(self.queue, self.store, self.catalog, self.settings.s3_prefix)
+        return decision
+
+    def observe(self) -> Facts:
+        """What waits, who is there, and how many may be."""
+        jobs = self.queue.open_jobs()
+        beats = {record.info.get("actor", ""): record.info for record in self.queue.renderers()}
+        actors = self.pool.actors()
+        demands = self._demands(jobs, {actor.engine_key for actor in actors})
+        renderers = [
+            RendererFact(
+                actor.name,
+                actor.engine_key,
+                draining=bool(beats.get(actor.name, {}).get("draining")),
+            )
+            for actor in actors
+        ]
+        return Facts(self.pool.slots(), demands, renderers, self.settings.idle_ms)
+
+    def apply(self, decision: Decision) -> None:
+        """Start and drain as decided."""
+        for name in decision.drain:
+            self.pool.drain(name)
+        for engine_key, count in decision.start.items():
+            recipe = self._recipes.get(engine_key)
+            if recipe is None:
+                continue
+            for _ in range(count):
+                self.pool.start(recipe)
+
+    def _demands(self, jobs: list[QueueJob], held: set[str]) -> list[EngineDemand]:
+        """What each engine has to do; engines that only hold renderers are listed as idle."""
+        now = self.clock()
+        by_engine: dict[str, list[QueueJob]] = {key: [] for key in held}
+        for job in jobs:
+            if job.state == "run" or job.units_in_flight:
+                by_engine.setdefault(job.engine_key, []).append(job)
+        demands = []
+        for key, own in sorted(by_engine.items()):
+            demand = _demand(key, own)
+            if demand.units or key not in self._busy_at:
+                self._busy_at[key] = now
+            if own:
+                self._learn(key, own[0])
+            demands.append(
+                EngineDemand(
+                    demand.engine_key,
+                    demand.units_waiting,
+                    demand.units_in_flight,
+                    demand.images_waiting,
+                    demand.priority,
+                    idle_ms=round((now - self._busy_at[key]) * 1e3),
+                )
+            )
+        self._busy_at = {key: at for key, at in self._busy_at.items() if key in by_engine}
+        return demands
+
+    def _learn(self, engine_key: str, job: QueueJob) -> None:
+        """Read the recipe that an engine key stands for, once, from one of its jobs."""
+        if engine_key not in self._recipes:
+            spec = read_job(self.store, self.settings.s3_prefix, job.tenant, job.job_id)
+            self._recipes[engine_key] = spec.recipe
+
+
+def _demand(engine_key: str, jobs: list[QueueJob]) -> EngineDemand:
+    waiting = [job for job in jobs if job.state == "run"]
+    return EngineDemand(
+        engine_key,
+        units_waiting=sum(-(-job.images_waiting // job.shard_images) for job in waiting),
+        units_in_flight=sum(job.units_in_flight for job in jobs),
+        images_waiting=sum(job.images_waiting for job in waiting),
+        priority=max((job.priority for job in waiting), default=0),
+    )

@@ -1,0 +1,89 @@
+"""The renderers on Ray: detached named actors, started, listed and drained; nothing is decided."""
+
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util import list_named_actors
+
+from jobs.recipe import Recipe
+from workers.actor import NAMESPACE, Renderer
+
+log = logging.getLogger(__name__)
+
+PREFIX = "renderer"
+
+
+@dataclass(frozen=True)
+class PoolActor:
+    """A renderer as Ray knows it, pending and restarting ones included."""
+
+    name: str
+    engine_key: str
+
+
+class Pool:
+    """Starts, lists and drains renderers. A scheduler that restarts finds the same ones here."""
+
+    def __init__(self, max_renderers: int) -> None:
+        self._max = max_renderers
+
+    @staticmethod
+    def connect(address: str) -> None:
+        """Join the cluster at `address`; raises ConnectionError where there is none."""
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+        )
+
+    def actors(self) -> list[PoolActor]:
+        """Every renderer of this namespace that is not dead."""
+        found = []
+        for entry in list_named_actors(all_namespaces=True):
+            if entry["namespace"] == NAMESPACE and entry["name"].startswith(f"{PREFIX}-"):
+                found.append(PoolActor(entry["name"], entry["name"].split("-")[1]))
+        return sorted(found, key=lambda actor: actor.name)
+
+    def slots(self) -> int:
+        """How many renderers the cluster holds: one a GPU, or one a CPU where there are none."""
+        total = ray.cluster_resources()
+        devices = total.get("GPU", 0) or total.get("CPU", 0)
+        return min(self._max, int(devices))
+
+    def start(self, recipe: Recipe) -> str:
+        """Ask Ray for one more renderer of `recipe`'s engine; its name. Returns at once."""
+        name = f"{PREFIX}-{recipe.engine_key}-{uuid.uuid4().hex[:6]}"
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        actor: Any = ray.remote(Renderer)
+        actor.options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            num_gpus=gpus,
+            num_cpus=0 if gpus else 1,
+            # Ray watches the process; what it was working on is the lease's concern.
+            max_restarts=-1,
+            max_concurrency=4,
+        ).remote(name, recipe.model_dump_json())
+        log.info("renderer_started name=%s model=%s", name, recipe.model)
+        return name
+
+    def drain(self, name: str) -> None:
+        """Tell a renderer to finish its shard and leave; one that is gone already is no error."""
+        try:
+            ray.get_actor(name, namespace=NAMESPACE).drain.remote()
+        except (ValueError, RayError) as error:
+            log.info("drain_skipped name=%s error=%s", name, error)
+
+    def kill(self, name: str) -> None:
+        """End a renderer at once; its leases run out by themselves."""
+        try:
+            ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
+        except (ValueError, RayError) as error:
+            log.info("kill_skipped name=%s error=%s", name, error)

@@ -1,0 +1,132 @@
+"""The whole way from prompts to dataset without Ray: submit, shard loops on threads, finish."""
+
+import io
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset
+
+from jobs.catalog import Catalog
+from jobs.job import Job, JobRequest
+from jobs.layout import JobLayout, layout_of
+from jobs.records import Maker
+from jobs.redis_client import control_client, heartbeat_client
+from jobs.rows import read_rows
+from jobs.settings import Settings
+from jobs.shard_queue import ShardQueue
+from jobs.specs import read_job
+from jobs.store import Store
+from jobs.submit import submit_job
+from scheduler.finish import finish_ready
+from tests.servers import wait_until
+from workers.engine import Engine
+from workers.leases import LeaseKeeper
+from workers.render import BatchRenderer
+from workers.shard_loop import ShardLoop
+from workers.shard_render import ShardRenderer
+
+PREFIX = "datasets"
+
+
+@dataclass
+class House:
+    """Real Redis, real S3, real weights; `render` runs renderers on threads until a job ends."""
+
+    redis_url: str
+    store: Store
+    catalog: Catalog
+    engine: Engine
+    settings: Settings = field(default_factory=lambda: Settings(lease_ms=20_000, renew_ms=500))
+
+    def __post_init__(self) -> None:
+        self.queue = ShardQueue(control_client(self.redis_url))
+
+    def submit(self, prompts: str | bytes, request: JobRequest, *, source: str = "text") -> Job:
+        """Submit the lines of a text or JSONL file; the accepted job."""
+        raw = prompts.encode() if isinstance(prompts, str) else prompts
+        done = submit_job(
+            self.store,
+            self.queue,
+            self.catalog,
+            prefix=PREFIX,
+            tenant="default",
+            request=request,
+            rows=read_rows(io.BytesIO(raw), source, "prompts"),  # type: ignore[arg-type]
+            idempotency_key=uuid.uuid4().hex,
+            now_ms=1_700_000_000_000,
+        )
+        return read_job(self.store, PREFIX, "default", done.id)
+
+    def layout(self, job: Job) -> JobLayout:
+        return layout_of(job, PREFIX)
+
+    def loop(self, name: str, engine_key: str) -> ShardLoop:
+        """A renderer named `name`, as the actor makes it."""
+        keeper = LeaseKeeper(
+            ShardQueue(heartbeat_client(self.redis_url)),
+            name,
+            self.settings.lease_ms,
+            self.settings.renew_ms,
+            lambda: {"actor": name, "engine_key": engine_key},
+        )
+        encoders = ThreadPoolExecutor(1, "encode")
+        maker = Maker(
+            worker=name,
+            device="cpu",
+            torch="test",
+            diffusers="test",
+            fewstep="test",
+            model_sha256=self.engine.model_sha256,
+            accelerator_sha256=self.engine.accelerator_sha256,
+        )
+        return ShardLoop(
+            worker=name,
+            engine_key=engine_key,
+            settings=self.settings,
+            queue=self.queue,
+            store=self.store,
+            keeper=keeper,
+            renderer=ShardRenderer(BatchRenderer(self.engine), encoders),
+            maker=maker,
+        )
+
+    @contextmanager
+    def rendering(self, job: Job, renderers: int = 1) -> Iterator[list[ShardLoop]]:
+        """Renderers at work on threads of their own; drained at the end."""
+        loops = [self.loop(f"renderer-{n}", job.recipe.engine_key) for n in range(renderers)]
+        threads = [threading.Thread(target=loop.run) for loop in loops]
+        for loop, thread in zip(loops, threads, strict=True):
+            loop.keeper.start()
+            thread.start()
+        try:
+            yield loops
+        finally:
+            for loop, thread in zip(loops, threads, strict=True):
+                loop.draining.set()
+                thread.join()
+                loop.keeper.stop()
+                assert isinstance(loop.renderer, ShardRenderer)
+                loop.renderer.encoders.shutdown()
+
+    def render(self, job: Job, renderers: int = 1) -> None:
+        """Render the job to its end and finish it."""
+        with self.rendering(job, renderers):
+            wait_until(lambda: job.id in self.queue.finishing(), "the last shard", 300)
+        self.finish()
+
+    def finish(self) -> None:
+        """What the scheduler does once a job is accounted for."""
+        finish_ready(self.queue, self.store, self.catalog, PREFIX)
+
+
+def table_rows(out: Path) -> list[dict[str, Any]]:
+    """Every row of a fetched dataset's parquet files."""
+    files = [str(path) for path in sorted((out / "train").glob("*.parquet"))]
+    rows: list[dict[str, Any]] = pyarrow.dataset.dataset(files).to_table().to_pylist()
+    return rows

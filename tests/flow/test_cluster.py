@@ -1,0 +1,125 @@
+"""The same way on a real Ray cluster, and through the deaths of those who do the work."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fewstep.local import Stack
+from jobs.client import Client
+from jobs.fetch import fetch_dataset
+from jobs.job import JobRequest, JobView
+from jobs.layout import JobLayout
+from jobs.redis_client import control_client
+from jobs.shard_queue import ShardQueue
+from jobs.store import Store
+from tests.flow.one_machine import table_rows
+from tests.servers import wait_until
+
+pytestmark = pytest.mark.ray
+
+PROMPTS = [f"a big {colour} star on the left" for colour in ("red", "blue", "green", "white")]
+SAY: Callable[[str], None] = print
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Redis, S3, Ray, API and scheduler, with leases short enough to wait for."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("FEWSTEP_LEASE_MS", "6000")
+    patch.setenv("FEWSTEP_RENEW_MS", "500")
+    with Stack.start(tmp_path_factory.mktemp("stack"), 2, SAY) as running:
+        yield running
+    patch.undo()
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Client]:
+    with Client(stack.settings.api_url) as made:
+        yield made
+
+
+@pytest.fixture
+def queue(stack: Stack) -> ShardQueue:
+    return ShardQueue(control_client(stack.settings.redis_url.get_secret_value()))
+
+
+def ended(client: Client, job_id: str) -> JobView:
+    """The job once it is over."""
+    last: list[JobView] = []
+
+    def over() -> bool:
+        last[:] = [client.job(job_id)]
+        return last[0].state in ("done", "failed", "cancelled")
+
+    wait_until(over, "the job to end", 240)
+    return last[0]
+
+
+def images_in(stack: Stack, job_id: str, out: Path) -> list[int]:
+    settings = stack.settings
+    store = Store.connect(settings)
+    job = JobLayout(prefix=settings.s3_prefix, tenant="default", job_id=job_id)
+    fetch_dataset(store, job, out)
+    store.close()
+    return sorted(row["image"] for row in table_rows(out))
+
+
+def some_done(client: Client, job_id: str) -> bool:
+    return client.job(job_id).done > 0
+
+
+def renderer_pids(queue: ShardQueue) -> list[int]:
+    return [int(one.info["pid"]) for one in queue.renderers() if one.info.get("pid")]
+
+
+def test_two_renderers_share_a_job(stack: Stack, client: Client, tmp_path: Path) -> None:
+    done = client.submit(JobRequest(repeats=16, seed=1, shard_images=8), PROMPTS)
+    view = ended(client, done.id)
+    assert (view.state, view.done, view.failed) == ("done", 64, 0)
+    assert images_in(stack, done.id, tmp_path) == list(range(64))
+    rows = table_rows(tmp_path)
+    assert len({row["worker"] for row in rows}) == 2
+
+
+def test_a_killed_renderer(stack: Stack, client: Client, queue: ShardQueue, tmp_path: Path) -> None:
+    done = client.submit(JobRequest(repeats=32, seed=2, shard_images=8), PROMPTS)
+    wait_until(lambda: some_done(client, done.id), "the first shard", 120)
+    os.kill(renderer_pids(queue)[0], signal.SIGKILL)
+    assert ended(client, done.id).state == "done"
+    assert images_in(stack, done.id, tmp_path) == list(range(128))
+
+
+def test_a_killed_scheduler(
+    stack: Stack, client: Client, queue: ShardQueue, tmp_path: Path
+) -> None:
+    """The renderers go on without it; the next one finds them, and finishes the job."""
+    done = client.submit(JobRequest(repeats=16, seed=3, shard_images=8), PROMPTS)
+    wait_until(lambda: some_done(client, done.id), "the first shard", 120)
+    before = set(renderer_pids(queue))
+    mark = stack.state.processes["scheduler"]
+    process = psutil.Process(mark.pid)
+    process.kill()
+    wait_until(lambda: not process.is_running() or process.status() == "zombie", "its end")
+    wait_until(lambda: client.job(done.id).done == 64, "the renderers to go on alone", 120)
+    assert client.job(done.id).state == "finishing"
+    Stack.start(stack.home, 2, SAY)
+    assert ended(client, done.id).state == "done"
+    assert images_in(stack, done.id, tmp_path) == list(range(64))
+    assert set(renderer_pids(queue)) == before
+
+
+def test_bad_weights_burn_no_shard(stack: Stack, client: Client, queue: ShardQueue) -> None:
+    """A job whose engine cannot be loaded waits, says why, and stays whole."""
+    request = JobRequest.model_validate({"recipe": {"model": "sd15"}})
+    done = client.submit(request, PROMPTS)
+    wait_until(lambda: "cannot start" in client.job(done.id).reason, "the reason", 120)
+    assert "FEWSTEP_HUB_ACCESS" in client.job(done.id).reason
+    record = queue.job(done.id)
+    assert record is not None
+    assert (record.cursor, record.failed_images) == (0, 0)
+    client.cancel(done.id)
+    assert ended(client, done.id).state == "cancelled"

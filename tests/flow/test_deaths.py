@@ -1,0 +1,76 @@
+"""A renderer that vanishes loses nothing: its shard is rendered again, once."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.catalog import Catalog
+from jobs.fetch import fetch_dataset
+from jobs.job import Job, JobRequest
+from jobs.results import outcome_of
+from jobs.settings import Settings
+from jobs.store import Store
+from tests.flow.one_machine import House, table_rows
+from tests.servers import wait_until
+from workers.engine import Engine
+
+PROMPTS = "\n".join(f"a big red circle {number}" for number in range(12))
+
+
+@pytest.fixture
+def house(redis_url: str, store: Store, catalog: Catalog, engine: Engine) -> House:
+    settings = Settings(lease_ms=1_500, renew_ms=200)
+    return House(redis_url, store, catalog, engine, settings)
+
+
+def images_of(house: House, job: Job, folder: Path) -> list[int]:
+    fetch_dataset(house.store, house.layout(job), folder)
+    return sorted(row["image"] for row in table_rows(folder))
+
+
+def test_a_claim_without_a_renderer_runs_out(house: House, tmp_path: Path) -> None:
+    """Whoever claimed and died is waited for one lease, then its shard goes to another."""
+    job = house.submit(PROMPTS, JobRequest(shard_images=4, seed=1))
+    gone = house.queue.claim("gone", "nonce", job.recipe.engine_key, 1, 1_500)
+    assert gone[0].unit == "0"
+    house.render(job)
+    assert images_of(house, job, tmp_path) == list(range(12))
+    assert not house.queue.leases()
+
+
+def test_a_drained_renderer_gives_its_next_shard_back(house: House, tmp_path: Path) -> None:
+    job = house.submit(PROMPTS, JobRequest(shard_images=2, seed=1))
+    with house.rendering(job) as loops:
+        wait_until(lambda: loops[0].images_done > 0, "the first shard", 60)
+    assert not house.queue.leases()
+    left = house.queue.job(job.id)
+    assert left is not None
+    assert 0 < left.done_images < 12
+    house.render(job)
+    assert images_of(house, job, tmp_path) == list(range(12))
+
+
+def test_cancel_stops_at_the_next_renewal(house: House) -> None:
+    job = house.submit(PROMPTS, JobRequest(shard_images=2, seed=1))
+    with house.rendering(job) as loops:
+        wait_until(lambda: loops[0].images_done > 0, "the first shard", 60)
+        house.queue.state(job.id, "cancel")
+        wait_until(lambda: not house.queue.leases(), "every lease to end", 30)
+    house.finish()
+    ended = house.queue.job(job.id)
+    assert ended is not None
+    assert (ended.state, ended.outcome) == ("closed", "cancelled")
+    assert house.store.head(house.layout(job).success) is None
+    # The store remembers it when the queue no longer does.
+    assert outcome_of(house.store, house.layout(job)).state == "cancelled"
+
+
+def test_pause_and_resume(house: House, tmp_path: Path) -> None:
+    job = house.submit(PROMPTS, JobRequest(shard_images=2, seed=1))
+    house.queue.state(job.id, "pause")
+    with house.rendering(job):
+        assert house.queue.claim("w", "n", job.recipe.engine_key, 1, 1_000) == []
+        house.queue.state(job.id, "run")
+        wait_until(lambda: job.id in house.queue.finishing(), "the last shard", 120)
+    house.finish()
+    assert images_of(house, job, tmp_path) == list(range(12))

@@ -1,0 +1,75 @@
+"""A job's event stream: it begins with a snapshot, can be resumed, and ends with the job."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from tests.api_calls import finish, render, submit
+from tests.api_servers import RunningApi
+
+
+@contextmanager
+def following(api: RunningApi, job_id: str, after: str = "") -> Iterator[Iterator[dict[str, str]]]:
+    """A job's event stream, as the raw fields of each event."""
+    headers = {"Last-Event-ID": after} if after else {}
+    with (
+        httpx.Client(base_url=api.url, trust_env=False, timeout=20) as client,
+        client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as reply,
+    ):
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        yield fields_of(reply)
+
+
+def fields_of(reply: httpx.Response) -> Iterator[dict[str, str]]:
+    fields: dict[str, str] = {}
+    for line in reply.iter_lines():
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif fields:
+            yield fields
+            fields = {}
+
+
+def test_events_begin_with_a_snapshot_and_end_with_the_job(
+    http: httpx.Client, api: RunningApi
+) -> None:
+    job_id = submit(http)
+    with following(api, job_id) as events:
+        first = next(events)
+        assert (first["event"], json.loads(first["data"])["state"]) == ("progress", "waiting")
+        render(api, job_id)
+        finish(api, job_id)
+        rest = list(events)
+
+    kinds = [event["event"] for event in rest]
+    assert kinds.count("claimed") == kinds.count("done") == 2
+    assert kinds[-1] == "end"
+    assert json.loads(rest[-2]["data"])["state"] == "done"
+
+
+def test_events_resume_behind_the_last_one_seen(http: httpx.Client, api: RunningApi) -> None:
+    job_id = submit(http)
+    render(api, job_id)
+    finish(api, job_id)
+    with following(api, job_id, after="0-1") as events:
+        every = [event for event in events if event["event"] not in ("progress", "end")]
+    with following(api, job_id, after=every[2]["id"]) as events:
+        rest = [event for event in events if event["event"] not in ("progress", "end")]
+
+    assert every[0]["event"] == "submit"
+    assert rest == every[3:]
+
+
+def test_events_of_other_jobs_stay_away(http: httpx.Client, api: RunningApi) -> None:
+    mine, other = submit(http), submit(http)
+    with following(api, mine) as events:
+        next(events)
+        http.post(f"/v1/jobs/{other}/pause")
+        http.post(f"/v1/jobs/{mine}/cancel")
+        api.queue.finish(mine, "cancelled")
+        rest = [json.loads(event["data"]) for event in events]
+
+    assert {event["job_id"] for event in rest if "job_id" in event} == {mine}

@@ -1,0 +1,119 @@
+"""Lost replies: clients resend, so every op may run twice; and which keys an op may touch."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from jobs.queue_values import DoneUnit, Lease
+from jobs.shard_queue import ShardQueue
+from tests.jobs.conftest import Clock, Submit, request_for
+from tests.servers import RedisServer, keys_and_digests
+
+
+class Forgetful(redis.Connection):
+    """A connection that loses replies: the server did the work, the client never hears."""
+
+    #: Which reply from now on is lost.
+    lose = 0
+
+    def read_response(self, *args: object, **kwargs: object) -> object:
+        reply = super().read_response(*args, **kwargs)
+        Forgetful.lose -= 1
+        if Forgetful.lose == 0:
+            raise redis.ConnectionError("the reply was lost")
+        return reply
+
+
+@pytest.fixture
+def lossy(redis_server: RedisServer, clock: Clock) -> ShardQueue:
+    """A queue whose client resends at once when a reply is lost."""
+    pool: redis.ConnectionPool = redis.ConnectionPool(
+        connection_class=Forgetful,
+        port=redis_server.port,
+        decode_responses=True,
+        retry=Retry(NoBackoff(), 2),
+    )
+    return ShardQueue(redis.Redis(connection_pool=pool), clock=clock)
+
+
+Op = Callable[[ShardQueue, Lease], object]
+OPS: dict[str, tuple[Op, object]] = {
+    "submit": (lambda q, _: q.submit(request_for("new")).outcome, "duplicate"),
+    "renew": (lambda q, one: q.renew("w", [one], 5_000, [3]), ["ok"]),
+    "win": (lambda q, one: q.win(one.job_id, one.unit, one.token) == one.token, True),
+    "done": (lambda q, one: q.done(one.job_id, one.unit, one.token, 1, 9), "duplicate"),
+    "release": (lambda q, one: q.fail(one.job_id, one.unit, one.token, "release"), "lost"),
+    "crash": (lambda q, one: q.fail(one.job_id, one.unit, one.token, "crash"), "lost"),
+    "pause": (lambda q, _: q.state("job", "pause"), "pause"),
+    "cancel": (lambda q, _: q.state("job", "cancel"), "cancel"),
+    "priority": (lambda q, _: q.set_priority("job", 9), True),
+    "finish": (lambda q, _: q.finish("job", "failed"), "duplicate"),
+    "restore": (lambda q, _: q.restore("lost", [DoneUnit("0")]), "ignored"),
+    "claim": (lambda q, _: [one.unit for one in q.claim("v", "x", "engine", 1, 9)], ["1"]),
+    "emit": (lambda q, _: q.emit("preview", "job", unit="0"), None),
+    "heartbeat": (lambda q, _: q.heartbeat("w", {"gpu": "0"}), None),
+    "leave": (lambda q, _: q.leave("w"), None),
+    "scheduler_beat": (lambda q, _: q.scheduler_beat(), None),
+    "reap": (lambda q, _: q.reap(), 0),
+}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_a_lost_reply_changes_nothing(
+    client: redis.Redis, queue: ShardQueue, lossy: ShardQueue, name: str
+) -> None:
+    def prepare() -> Lease:
+        client.flushall()
+        queue.submit(request_for())
+        queue.submit(request_for("lost"), restoring=True)
+        return queue.claim("w", "n", "engine", 1, 60_000)[0]
+
+    op, answer = OPS[name]
+    op(queue, prepare())
+    once = keys_and_digests(client)
+    lease = prepare()
+    lossy.reap()
+    # Restoring looks at the job first; what matters is its write.
+    Forgetful.lose = 2 if name == "restore" else 1
+    assert op(lossy, lease) == answer
+    assert Forgetful.lose < 0
+    assert forget_nonces(keys_and_digests(client)) == forget_nonces(once)
+
+
+def forget_nonces(keys: dict[str, str]) -> dict[str, str]:
+    return {re.sub(r"emitted:.*", "emitted", key): value for key, value in keys.items()}
+
+
+def test_every_key_touched_is_in_the_one_slot(
+    client: redis.Redis, redis_server: RedisServer, queue: ShardQueue
+) -> None:
+    touched: set[str] = set()
+    with redis_server.client() as watcher, watcher.monitor() as monitor:
+        for op, _ in OPS.values():
+            client.flushall()
+            queue.submit(request_for(max_attempts=1))
+            queue.submit(request_for("lost"), restoring=True)
+            op(queue, queue.claim("w", "n", "engine", 1, 60_000)[0])
+        client.echo("over")
+        while (seen := monitor.next_command())["command"] != "ECHO over":
+            words = str(seen["command"]).split(" ")
+            if seen["client_type"] == "lua" and words[0] != "TIME":
+                touched.add(words[1])
+    assert len(touched) > 40
+    assert {key for key in touched if not key.startswith("{fewstep}:")} == set()
+
+
+def test_a_claim_is_given_once_per_nonce(
+    queue: ShardQueue, submit: Submit, client: redis.Redis
+) -> None:
+    submit()
+    first = queue.claim("w", "n1", "engine", 2, 60_000)
+    before = keys_and_digests(client)
+    assert queue.claim("w", "n1", "engine", 2, 60_000) == first
+    assert keys_and_digests(client) == before
+    assert [one.unit for one in queue.claim("w", "n2", "engine", 2, 60_000)] == ["2"]
+    assert queue.claim("w", "n3", "engine", 2, 60_000) == []

@@ -1,0 +1,1 @@
+"""Where pixels are made: engines, samplers, the render loop, and the embedded tiny model."""

@@ -1,0 +1,240 @@
+"""Latent consistency distillation of a LoRA, for any Stable-Diffusion-like base.
+
+Given latents and embedded captions, a LoRA on the base's UNet learns to jump to the end of the
+guided sampling path at once (arXiv 2310.04378, algorithm 1; as a LoRA: arXiv 2311.05556). Teacher,
+student and target are one UNet with its adapters off, or one of two adapters on.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from workers.distill_curve import Curve, boundary_scalings, huber
+
+STUDENT, TARGET = "student", "target"
+
+LORA_TARGETS = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "time_emb_proj",
+)
+"""Module names that carry the LoRA: those of the published LCM-LoRAs."""
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """How to distil; the defaults suit a small base, the published ones a large one."""
+
+    rank: int = 16
+    alpha: int = 16
+    learning_rate: float = 3e-4
+    warm_steps: int = 20
+    total_steps: int = 1000
+    solver_steps: int = 25
+    """DDIM steps of the whole path; 1000 / solver_steps is the skipping interval k."""
+    w_min: float = 2.0
+    w_max: float = 2.0
+    """Range of w in eps = (1 + w) eps(caption) - w eps(empty); the pipelines' scale is w + 1."""
+    target_decay: float = 0.95
+    huber_c: float = 1e-3
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Latents [n, c, h, w] (scaled), embedded captions, and what else the UNet wants."""
+
+    latents: Tensor
+    states: Tensor
+    """Encoder hidden states [n, tokens, width]."""
+    empty: Tensor
+    """Encoder hidden states of no caption, of the same shape."""
+    extra: Mapping[str, Any] | None = None
+    """Further keyword arguments of the UNet, e.g. SDXL's ``added_cond_kwargs``."""
+    empty_extra: Mapping[str, Any] | None = None
+    weight: Tensor | None = None
+    """Loss weights that broadcast to the latents."""
+
+
+class Distiller:
+    """Holds the UNet with both adapters and the optimiser; one `step` per batch.
+
+    All randomness of step ``n`` comes from (seed, n, rank), so a resumed run equals an unbroken
+    one. Several processes train together by giving ``share``, which averages gradients over them.
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        scheduler: Any,
+        settings: DistillSettings,
+        share: Callable[[list[nn.Parameter]], object] | None = None,
+        rank: int = 0,
+    ) -> None:
+        self.unet, self.settings, self.share, self.rank = unet, settings, share, rank
+        self.curve = Curve.of(scheduler)
+        unet.requires_grad_(False)
+        torch.manual_seed(settings.seed)
+        for name in (TARGET, STUDENT):
+            unet.add_adapter(lora_config(settings.rank, settings.alpha), adapter_name=name)
+        self._load_adapter(TARGET, self.adapter(STUDENT))
+        unet.set_adapter(STUDENT)
+        unet.train()
+        self.parameters = [p for n, p in unet.named_parameters() if f".{STUDENT}." in n]
+        self._averages = [p for n, p in unet.named_parameters() if f".{TARGET}." in n]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, weight_decay=0.0
+        )
+        self.steps_done = 0
+
+    def adapter(self, name: str) -> dict[str, Tensor]:
+        """A copy of one adapter's weights."""
+        state = get_peft_model_state_dict(self.unet, adapter_name=name)
+        return {key: value.detach().clone() for key, value in state.items()}
+
+    def _load_adapter(self, name: str, state: Mapping[str, Tensor]) -> None:
+        set_peft_model_state_dict(self.unet, dict(state), adapter_name=name)
+
+    @contextmanager
+    def _wearing(self, name: str | None) -> Iterator[None]:
+        """The UNet with adapter ``name``, or as the teacher with none; the student afterwards."""
+        if name is None:
+            self.unet.disable_adapters()
+        else:
+            self.unet.set_adapter(name)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.unet.enable_adapters()
+            self.unet.set_adapter(STUDENT)
+
+    def _predict(self, noisy: Tensor, times: Tensor, states: Tensor, extra: Any) -> Tensor:
+        made: Tensor = self.unet(noisy, times, states, **(extra or {})).sample
+        return made
+
+    def _jump(self, noisy: Tensor, times: Tensor, batch: Batch) -> Tensor:
+        """The consistency function f(z, t): the path's end as seen from ``noisy`` [n, c, h, w]."""
+        skip, out = boundary_scalings(times, noisy.ndim)
+        predicted = self._predict(noisy, times, batch.states, batch.extra)
+        return skip * noisy + out * self.curve.clean(noisy, predicted, times)
+
+    def solve(self, noisy: Tensor, start: Tensor, end: Tensor, w: Tensor, batch: Batch) -> Tensor:
+        """One guided DDIM step of the teacher from times ``start`` to ``end`` (int64 [n])."""
+        with self._wearing(None):
+            told = self._predict(noisy, start, batch.states, batch.extra)
+            free = self._predict(noisy, start, batch.empty, batch.empty_extra or batch.extra)
+        predicted = told + w.view(-1, *[1] * (noisy.ndim - 1)) * (told - free)
+        clean = self.curve.clean(noisy, predicted, start)
+        return self.curve.add_noise(clean, self.curve.noise(noisy, predicted, start), end)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Distance between the student's jump from t and the target's from one solver step on."""
+        settings, n = self.settings, len(batch.latents)
+        stride = self.curve.length // settings.solver_steps
+        index = torch.randint(settings.solver_steps, (n,), generator=generator)
+        start = ((index + 1) * stride - 1).to(batch.latents.device)
+        end = (start - stride).clamp(min=0)
+        span = settings.w_max - settings.w_min
+        w = settings.w_min + span * torch.rand(n, generator=generator)
+        noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
+        noisy = self.curve.add_noise(batch.latents, noise, start)
+        before = self.solve(noisy, start, end, w.to(noisy), batch)
+        with self._wearing(TARGET):
+            wanted = self._jump(before, end, batch)
+        distance = huber(self._jump(noisy, start, batch), wanted, settings.huber_c)
+        return (distance if batch.weight is None else distance * batch.weight).mean()
+
+    def step(self, batch: Batch, progress: float | None = None) -> float:
+        """One optimiser step; returns the loss.
+
+        ``progress`` in 0..1 sets the learning rate: constant, then falling over the last third. It
+        is the share of ``total_steps`` unless told, e.g. by a budget of time.
+        """
+        settings = self.settings
+        number = (settings.seed * 1_000_003 + self.steps_done) * 256 + self.rank
+        generator = torch.Generator().manual_seed(number)
+        if progress is None:
+            progress = self.steps_done / max(settings.total_steps, 1)
+        warm = min((self.steps_done + 1) / max(settings.warm_steps, 1), 1.0)
+        fall = min(max(1 - progress, 0.02) * 3, 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * warm * fall
+        loss = self.loss(batch, generator)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.share is not None:
+            self.share(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        self.optimiser.step()
+        with torch.no_grad():
+            for average, own in zip(self._averages, self.parameters, strict=True):
+                average.lerp_(own, 1 - settings.target_decay)
+        self.steps_done += 1
+        return float(loss.detach())
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {
+            "settings": asdict(self.settings),
+            "steps_done": self.steps_done,
+            "student": self.adapter(STUDENT),
+            "target": self.adapter(TARGET),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self._load_adapter(STUDENT, state["student"])
+        self._load_adapter(TARGET, state["target"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps_done = int(state["steps_done"])
+
+    def save(self, folder: Path) -> Path:
+        """Write the averaged LoRA in half precision, as plain diffusers loads it."""
+        return save_lora(self.unet, TARGET, folder)
+
+
+def lora_config(rank: int, alpha: int, targets: tuple[str, ...] = LORA_TARGETS) -> LoraConfig:
+    """A LoRA on ``targets`` that starts as no change."""
+    return LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True
+    )
+
+
+def save_lora(unet: Any, adapter: str, folder: Path) -> Path:
+    """Write ``pytorch_lora_weights.safetensors`` in fp16 with rank and alpha in its metadata."""
+    layers = get_peft_model_state_dict(unet, adapter_name=adapter)
+    config = unet.peft_config[adapter].to_dict()
+    metadata = json.loads(json.dumps(config, default=lambda value: sorted(value)))
+    StableDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers={key: value.detach().half() for key, value in layers.items()},
+        unet_lora_adapter_metadata=metadata,
+        safe_serialization=True,
+    )
+    return Path(folder) / "pytorch_lora_weights.safetensors"
+
+
+__all__ = ["Batch", "DistillSettings", "Distiller", "lora_config", "save_lora"]

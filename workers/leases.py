@@ -1,0 +1,133 @@
+"""The leases a renderer holds: renewed from a thread of their own while work moves."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from redis import RedisError
+
+from jobs.errors import FewstepError, LeaseLost
+from jobs.queue_values import Lease, RenewAnswer
+from jobs.shard_queue import ShardQueue
+
+log = logging.getLogger(__name__)
+
+#: A renderer stops its own work this long before others may start it.
+FENCE_MARGIN_MS = 5_000
+#: Without a finished batch for this long, leases are no longer renewed: something hangs.
+STALL_S = 120.0
+
+
+@dataclass
+class Held:
+    """A lease and what is known of it; `deadline` is on this process's monotonic clock."""
+
+    lease: Lease
+    deadline: float
+    #: First image that is not finished: where a crash is to be looked for.
+    progress: int
+    verdict: RenewAnswer = "ok"
+
+    def check(self, now: float) -> None:
+        """Raises LeaseLost where the work is no longer ours to do."""
+        if self.verdict in ("lost", "cancel"):
+            raise LeaseLost(f"the queue says {self.verdict}", where=self.lease.unit)
+        if now >= self.deadline:
+            raise LeaseLost("the lease ran out without being renewed", where=self.lease.unit)
+
+
+@dataclass
+class LeaseKeeper:
+    """Renews the leases of one renderer and says that it lives.
+
+    `queue` must be on a connection of its own with a short timeout: a renewal that waits behind
+    a slow command is a lost lease. `about` gives what the heartbeat tells about the renderer.
+    """
+
+    queue: ShardQueue
+    worker: str
+    lease_ms: int
+    renew_ms: int
+    about: Callable[[], Mapping[str, str]]
+    clock: Callable[[], float] = time.monotonic
+    _held: dict[str, Held] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _moved: float = 0.0
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to renew in the background."""
+        self._moved = self.clock()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and take the renderer off the list; safe to call twice."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        try:
+            self.queue.leave(self.worker)
+        except (FewstepError, RedisError) as error:
+            log.warning("leave_failed worker=%s error=%s", self.worker, error)
+
+    def hold(self, lease: Lease, claimed_at: float) -> Held:
+        """Keep `lease`, claimed (as sent, not as answered) at monotonic `claimed_at`."""
+        held = Held(lease, self._fence(claimed_at), lease.first)
+        with self._lock:
+            self._held[lease.token] = held
+        self.moved()
+        return held
+
+    def drop(self, held: Held) -> None:
+        """Stop renewing a lease that is done or given up."""
+        with self._lock:
+            self._held.pop(held.lease.token, None)
+
+    def held(self) -> list[Held]:
+        """The leases held now."""
+        with self._lock:
+            return list(self._held.values())
+
+    def moved(self) -> None:
+        """Note that work went on; without such news leases are left to run out."""
+        self._moved = self.clock()
+
+    def beat(self) -> None:
+        """Say that the renderer lives and renew every lease once.
+
+        Raises what Redis raises; leases that could not be renewed end by their deadline.
+        """
+        self.queue.heartbeat(self.worker, self.about())
+        held = self.held()
+        if not held or self.clock() - self._moved > STALL_S:
+            return
+        sent = self.clock()
+        answers = self.queue.renew(
+            self.worker,
+            [one.lease for one in held],
+            self.lease_ms,
+            [one.progress for one in held],
+        )
+        for one, answer in zip(held, answers, strict=True):
+            one.verdict = answer
+            if answer in ("ok", "pause"):
+                one.deadline = self._fence(sent)
+
+    def _fence(self, sent: float) -> float:
+        margin = min(FENCE_MARGIN_MS, self.lease_ms // 4)
+        return sent + (self.lease_ms - margin) / 1e3
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.beat()
+            except (FewstepError, RedisError) as error:
+                # The next beat tries again; meanwhile each lease has its own deadline.
+                log.warning("renew_failed worker=%s error=%s", self.worker, error)
+            if self._stop.wait(self.renew_ms / 1e3):
+                return

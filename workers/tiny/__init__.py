@@ -1,0 +1,23 @@
+"""The embedded model: a tiny latent diffusion model with its LCM-LoRA and one style LoRA.
+
+Importing this package costs nothing (no torch): it only says where the weights lie.
+"""
+
+import os
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+
+MODEL_DIR = _HERE / "model"
+"""Folder of the base model, in the layout of diffusers' ``StableDiffusionPipeline``."""
+
+LCM_LORA_DIR = _HERE / "lcm_lora"
+"""Folder of the accelerator: ``pytorch_lora_weights.safetensors``, distilled from the base."""
+
+OUTLINE_LORA_DIR = _HERE / "outline_lora"
+"""Folder of the style: ``pytorch_lora_weights.safetensors``, objects drawn as outlines."""
+
+
+def cache_dir() -> Path:
+    """Folder of checkpoints, logs and caches of training: ``FEWSTEP_TINY_CACHE`` or the default."""
+    return Path(os.environ.get("FEWSTEP_TINY_CACHE", ".cache/tiny"))
