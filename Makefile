@@ -20,6 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Set up."
 
 demo: $(READY) ## render 64 pictures of 16 prompts on two Ray actors into demo-out/
+	@test "$(OUT)" != demo-out || rm -rf demo-out
 	@$(BIN)/fewstep render examples/prompts.txt --out $(OUT) --repeats 4 --seed 7 --renderers 2 --name demo
 
 test: $(READY) ## every test, against real Redis, S3, Ray and weights
