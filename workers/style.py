@@ -22,7 +22,7 @@ class StyleSettings:
     rank: int = 8
     alpha: int = 8
     learning_rate: float = 2e-3
-    steps: int = 400
+    steps: int = 300
     targets: tuple[str, ...] = STYLE_TARGETS
     seed: int = 0
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,3 +125,19 @@ def test_bad_weights_burn_no_shard(stack: Stack, client: Client, queue: ShardQue
     assert (record.cursor, record.failed_images) == (0, 0)
     client.cancel(done.id)
     assert ended(client, done.id).state == "cancelled"
+
+
+def test_the_example_runs(stack: Stack) -> None:
+    """`examples/submit_and_watch.py`, as a user runs it."""
+    example = Path(__file__).parents[2] / "examples" / "submit_and_watch.py"
+    found = subprocess.run(
+        [sys.executable, str(example)],
+        env={**os.environ, "FEWSTEP_API_URL": stack.settings.api_url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "done: 8 of 8 images" in found.stdout
+    assert "train/00000.tar" in found.stdout

@@ -165,7 +165,7 @@ def _true_rows(exam: Exam, pipeline: StableDiffusionPipeline) -> list[dict[str, 
     ]
 
 
-def evaluate(seen: int = 500, held_out: int = 200, style: int = 200) -> dict[str, Any]:
+def evaluate(seen: int = 400, held_out: int = 150, style: int = 200) -> dict[str, Any]:
     """Measure everything, shared out over the processes that were started together.
 
     A row that was measured before, of the same weights and questions, is read from the cache.

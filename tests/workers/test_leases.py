@@ -1,0 +1,119 @@
+"""What a renderer does about its leases: renew while work moves, stop when they are over."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.errors import LeaseLost
+from jobs.queue_values import SubmitRequest
+from jobs.redis_client import control_client, heartbeat_client
+from jobs.shard_queue import ShardQueue
+from workers.actor import end_predecessor
+from workers.leases import STALL_S, Held, LeaseKeeper
+
+LEASE_MS = 40_000
+ENGINE = "engine"
+
+
+class Clock:
+    """Seconds that only a test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(redis_url: str) -> Iterator[ShardQueue]:
+    client = control_client(redis_url)
+    made = ShardQueue(client)
+    made.submit(
+        SubmitRequest(
+            job_id="job",
+            tenant="default",
+            engine_key=ENGINE,
+            images=8,
+            shard_images=2,
+            spec_sha256="0",
+        )
+    )
+    yield made
+    made.finish("job", "failed")
+    client.close()
+
+
+@pytest.fixture
+def keeper(redis_url: str, clock: Clock) -> Iterator[LeaseKeeper]:
+    client = heartbeat_client(redis_url)
+    made = LeaseKeeper(ShardQueue(client), "r.1", LEASE_MS, 1_000, lambda: {"state": "idle"}, clock)
+    made.moved()
+    yield made
+    made.stop()
+    client.close()
+
+
+def hold(queue: ShardQueue, keeper: LeaseKeeper, clock: Clock) -> Held:
+    leases = queue.claim(keeper.worker, f"n{clock.now}", ENGINE, 1, LEASE_MS)
+    return keeper.hold(leases[0], clock.now)
+
+
+def test_a_beat_renews(queue: ShardQueue, keeper: LeaseKeeper, clock: Clock) -> None:
+    held = hold(queue, keeper, clock)
+    fence = held.deadline
+    clock.now += 10
+    keeper.beat()
+    assert held.deadline == fence + 10
+    assert [one.worker for one in queue.renderers()] == ["r.1"]
+
+
+def test_without_a_beat_the_work_is_given_up_before_others_start_it(
+    queue: ShardQueue, keeper: LeaseKeeper, clock: Clock
+) -> None:
+    held = hold(queue, keeper, clock)
+    held.check(clock.now + LEASE_MS / 1e3 - 6)
+    with pytest.raises(LeaseLost, match="ran out"):
+        held.check(clock.now + LEASE_MS / 1e3 - 5)
+
+
+def test_a_hang_is_not_renewed(queue: ShardQueue, keeper: LeaseKeeper, clock: Clock) -> None:
+    """The heartbeat thread lives on when the device hangs: the lease must not."""
+    held = hold(queue, keeper, clock)
+    fence = held.deadline
+    clock.now += STALL_S + 1
+    keeper.beat()
+    assert held.deadline == fence
+    keeper.moved()
+    keeper.beat()
+    assert held.deadline > fence
+
+
+@pytest.mark.parametrize("state", ["cancel", "pause"])
+def test_the_users_will_arrives_with_a_beat(
+    queue: ShardQueue, keeper: LeaseKeeper, clock: Clock, state: str
+) -> None:
+    held = hold(queue, keeper, clock)
+    queue.state("job", state)  # type: ignore[arg-type]
+    keeper.beat()
+    assert held.verdict == state
+    if state == "cancel":
+        with pytest.raises(LeaseLost, match="cancel"):
+            held.check(clock.now)
+
+
+def test_a_successor_ends_the_leases_of_the_dead(
+    queue: ShardQueue, keeper: LeaseKeeper, clock: Clock
+) -> None:
+    """An actor that Ray started again does not wait for its former self's leases to run out."""
+    held = hold(queue, keeper, clock)
+    other = queue.claim("someone.1", "n", ENGINE, 1, LEASE_MS)
+    assert end_predecessor(queue, "r", "r.2") == 1
+    assert [lease.token for lease in queue.leases()] == [other[0].token]
+    keeper.beat()
+    assert held.verdict == "lost"
+    assert end_predecessor(queue, "r", "r.2") == 0
