@@ -108,7 +108,7 @@ def fetch(job_id: JobId, out: Out, *, json: AsJson = False) -> None:
         note(f"{view.images} images are in {out.resolve()}")
 
 
-def client_here() -> "Client":
+def client_here() -> Client:
     """A client of the local stack that is up, or of FEWSTEP_API_URL."""
     from fewstep.configuration import current_settings
 
@@ -120,7 +120,7 @@ def _ask(question: "Callable[[Client], JobView]", *, json: bool) -> None:
         _tell(question(client), json=json)
 
 
-def _tell(view: "JobView", *, json: bool) -> None:
+def _tell(view: JobView, *, json: bool) -> None:
     from fewstep.report import show_job
 
     as_json(view.model_dump()) if json else show_job(view)

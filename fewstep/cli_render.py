@@ -12,7 +12,10 @@ from fewstep.local import Stack
 from fewstep.options import AsJson, JobOptions, Prompts, Renderers, with_job_options
 from fewstep.report import as_json, note
 from jobs.client import Client
+from jobs.errors import BadConfiguration, RenderFailed
 from jobs.job import JobRequest, JobView
+from jobs.states import TERMINAL, JobState
+from jobs.waiting import CANNOT_START
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the dataset; new or empty.")]
 _POLL_S = 0.5
@@ -52,7 +55,7 @@ def render(
     as_json(facts) if json else show_render(facts)
 
 
-def _check(request: "JobRequest", path: Path) -> int:
+def _check(request: JobRequest, path: Path) -> int:
     """How many images these are; raises InvalidInput before any server is started."""
     from fewstep.configuration import read_settings
     from fewstep.request import count_rows
@@ -76,7 +79,7 @@ def _folder(out: Path) -> Iterator[None]:
             out.rmdir()
 
 
-def _render(stack: "Stack", request: "JobRequest", path: Path, out: Path) -> dict[str, Any]:
+def _render(stack: Stack, request: JobRequest, path: Path, out: Path) -> dict[str, Any]:
     from fewstep.fetching import count_cut_prompts, fetch_job
 
     with Client(stack.settings.api_url) as client:
@@ -98,15 +101,16 @@ def _render(stack: "Stack", request: "JobRequest", path: Path, out: Path) -> dic
     }
 
 
-def _follow(stack: "Stack", client: "Client", job_id: str) -> "JobView":
+def _follow(stack: Stack, client: Client, job_id: str) -> JobView:
     """Show the job at work until it has ended; raises where a part of the stack has died."""
     from fewstep.progress import job_bar
-    from jobs.states import TERMINAL
 
     view = client.job(job_id)
     with job_bar(view.images) as bar:
         while view.state not in TERMINAL:
             bar(view)
+            if view.reason.startswith(CANNOT_START):
+                raise BadConfiguration(view.reason, where=str(view.recipe.get("model", "model")))
             time.sleep(_POLL_S)
             stack.check()
             view = client.job(job_id)
@@ -114,9 +118,7 @@ def _follow(stack: "Stack", client: "Client", job_id: str) -> "JobView":
     return view
 
 
-def _check_end(view: "JobView") -> None:
-    from jobs.errors import RenderFailed
-    from jobs.states import JobState
+def _check_end(view: JobView) -> None:
 
     if view.state != JobState.DONE:
         raise RenderFailed(

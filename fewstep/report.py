@@ -51,7 +51,7 @@ def show_jobs(views: "Sequence[JobView]") -> None:
     _console().print(table)
 
 
-def show_job(view: "JobView") -> None:
+def show_job(view: JobView) -> None:
     """All of one job."""
     state = f"{view.state} ({view.reason})" if view.reason else view.state
     recipe = view.recipe

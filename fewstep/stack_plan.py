@@ -69,6 +69,8 @@ def stack_variables(state: StackState, settings: Settings) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": _python_path(),
     }
+    if settings.catalog is not None:
+        ours["FEWSTEP_CATALOG"] = str(settings.catalog)
     if not settings.hub_access:
         ours["HF_HUB_OFFLINE"] = "1"
     ray = ray_variables(Path(state.ray_folder)) if "ray" in state.embedded else {}

@@ -148,7 +148,15 @@ def _merge(tables: dict[str, Any], extra: Path) -> None:
             f"the catalog cannot be read: {error}", where=str(extra), remedy="see FEWSTEP_CATALOG"
         ) from error
     for table, entries in more.items():
+        for entry in entries.values():
+            _anchor(entry, extra.parent)
         tables.setdefault(table, {}).update(entries)
+
+
+def _anchor(entry: object, folder: Path) -> None:
+    """Make a `path:` source absolute: it is meant from the folder of its catalog."""
+    if isinstance(entry, dict) and str(entry.get("source", "")).startswith("path:"):
+        entry["source"] = f"path:{(folder / entry['source'][5:]).resolve()}"
 
 
 def _entry(entries: dict[str, Entry], name: str, kind: str) -> Entry:

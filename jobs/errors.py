@@ -4,6 +4,7 @@ FewstepError
 ├── InvalidInput        the user's prompts, recipe or options (exit 2, HTTP 422)
 │   └── TooLarge        a file, line or body beyond its limit (HTTP 413)
 ├── BadConfiguration    the operator's settings: keys, bucket, catalog, weights (exit 3, HTTP 503)
+├── DamagedJob          a job's own files do not read as what they are (HTTP 500)
 ├── Unreachable         a server that does not answer (exit 3, HTTP 503)
 ├── NotFound            no such job, model, image (exit 4, HTTP 404)
 ├── Conflict            the same name for something else (exit 4, HTTP 409)
@@ -63,6 +64,12 @@ class BadConfiguration(FewstepError):
     """The operator's settings are wrong: keys, bucket, catalog, weights."""
 
     exit_code, http_status, code = 3, 503, "bad_configuration"
+
+
+class DamagedJob(FewstepError):
+    """A job's own files do not read as what they are: it cannot go on, others can."""
+
+    exit_code, code = 4, "damaged_job"
 
 
 class Unreachable(FewstepError):

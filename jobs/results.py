@@ -3,7 +3,7 @@
 from pydantic import Field, ValidationError
 
 from jobs.dataset_index import DatasetIndex
-from jobs.errors import BadConfiguration, NotFound
+from jobs.errors import DamagedJob, NotFound
 from jobs.layout import JobLayout
 from jobs.recipe import Frozen
 from jobs.states import JobState
@@ -132,8 +132,8 @@ def _digests(store: Store, layout: JobLayout) -> dict[str, str]:
     return {file.name: file.sha256 for shard in index.shards for file in (shard, shard.parquet)}
 
 
-def _damaged(key: str, error: ValidationError) -> BadConfiguration:
-    return BadConfiguration(
+def _damaged(key: str, error: ValidationError) -> DamagedJob:
+    return DamagedJob(
         f"the file does not read as what it is: {error.errors()[0]['msg']}",
         where=key,
         remedy="it was written by another version, or changed by hand",

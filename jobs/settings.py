@@ -1,8 +1,9 @@
 """What the operator decides: addresses, keys and limits, read from `FEWSTEP_*` variables."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
     #: A renderer that finds no living scheduler for this long drains and leaves.
     orphan_ms: int = Field(default=600_000, ge=1_000)
 
-    #: Renderers at most, and the device share each takes (1 = a whole GPU or CPU slot).
+    #: Renderers at most; each takes a whole GPU, or a CPU slot where there are none.
     max_renderers: int = Field(default=8, ge=1, le=100_000)
     #: An engine without work keeps its renderers this long.
     idle_ms: int = Field(default=300_000, ge=0)
@@ -53,6 +54,21 @@ class Settings(BaseSettings):
     ray_address: str = "auto"
     #: Renderers may fetch weights from a hub only where this is set.
     hub_access: bool = False
+
+    @field_validator("catalog")
+    @classmethod
+    def _absolute(cls, catalog: Path | None) -> Path | None:
+        """Processes of the stack run in other folders than the one it was named in."""
+        return catalog.absolute() if catalog else None
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.renew_ms * 3 > self.lease_ms:
+            raise ValueError(
+                f"renew_ms {self.renew_ms} is more than a third of lease_ms {self.lease_ms}: "
+                "a lease must survive two failed renewals"
+            )
+        return self
 
 
 def s3_secrets(settings: Settings) -> tuple[str | None, str | None]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from jobs.queue_values import QueueJob, RendererRecord
 from jobs.states import JobState
 
+#: How the reason begins where an engine cannot be loaded: waiting alone does not mend that.
+CANNOT_START = "its renderer cannot start"
 #: A scheduler that was silent for longer counts as gone.
 SCHEDULER_AWAY_MS = 30_000
 
@@ -38,7 +40,7 @@ def _engine_reason(
     states = {info.get("state", "") for info in mine}
     if "broken" in states:
         trouble = next(info.get("error", "") for info in mine if info.get("state") == "broken")
-        return f"its renderer cannot start: {trouble}"[:300]
+        return f"{CANNOT_START}: {trouble}"[:300]
     if states and states <= {"starting", "loading"}:
         return "loading weights"
     if states:

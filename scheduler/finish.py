@@ -2,10 +2,13 @@
 
 import logging
 
+from redis import RedisError
+
 from jobs.catalog import Catalog
-from jobs.errors import FewstepError
+from jobs.errors import DamagedJob, FewstepError, NotFound
 from jobs.finish import facts_of, finish_job
-from jobs.layout import layout_of
+from jobs.given_up import commit_given_up
+from jobs.layout import JobLayout, layout_of
 from jobs.queue_values import QueueJob
 from jobs.results import Ended, write_outcome
 from jobs.shard_queue import ShardQueue
@@ -25,8 +28,11 @@ def finish_ready(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str)
     for job_id in queue.finishing():
         try:
             finished += _finish(queue, store, catalog, prefix, job_id)
-        except FewstepError as error:
+        except (FewstepError, RedisError) as error:
             log.error("finish_failed job=%s error=%s", job_id, error)
+        except Exception:
+            # One job whose files are broken in a way nobody thought of must not hold up the rest.
+            log.exception("finish_broke job=%s", job_id)
     return finished
 
 
@@ -34,16 +40,23 @@ def _finish(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str, job_
     record = queue.job(job_id)
     if record is None:
         return False
-    job = read_job(store, prefix, record.tenant, job_id)
-    layout = layout_of(job, prefix)
+    layout = JobLayout(prefix=prefix, tenant=record.tenant, job_id=job_id)
     if record.state == "cancel":
         write_outcome(store, layout, _ended(record, JobState.CANCELLED, "cancelled by its user"))
         queue.finish(job_id, "cancelled")
         log.info("cancelled job=%s", job_id)
         return True
+    try:
+        job = read_job(store, prefix, record.tenant, job_id)
+    except (NotFound, DamagedJob) as error:
+        write_outcome(store, layout, _ended(record, JobState.FAILED, str(error)))
+        queue.finish(job_id, "failed")
+        return True
+    layout = layout_of(job, prefix)
+    commit_given_up(store, job, layout, queue.pieces(job_id).dead)
     result = finish_job(store, layout, job, facts_of(job, catalog))
     if not result.complete:
-        # Images that were given up because processes died on them are in no shard.
+        # Somebody removed manifests from the store: this is not ours to guess about.
         missing = ", ".join(f"{first}-{stop - 1}" for first, stop in result.missing[:20])
         log.error("incomplete job=%s missing=%s", job_id, missing)
         why = f"these images are in no shard: {missing}"

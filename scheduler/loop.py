@@ -4,12 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ray.exceptions import RayError
 from redis import RedisError
 
 from jobs.catalog import Catalog
-from jobs.errors import FewstepError
+from jobs.errors import DamagedJob, FewstepError, NotFound
 from jobs.queue_values import QueueJob
 from jobs.recipe import Recipe
 from jobs.settings import Settings
@@ -23,6 +24,7 @@ from scheduler.pool import Pool
 log = logging.getLogger(__name__)
 
 PERIOD_S = 0.5
+BEAT_S = 2.0
 
 
 @dataclass
@@ -41,19 +43,31 @@ class Scheduler:
     clock: Callable[[], float] = time.monotonic
     _recipes: dict[str, Recipe] = field(default_factory=dict)
     _busy_at: dict[str, float] = field(default_factory=dict)
+    _served_at: dict[str, float] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop; a step that fails is logged and repeated."""
+        beats = threading.Thread(target=self._beat, args=(stop,), name="beat", daemon=True)
+        beats.start()
         while not stop.is_set():
             try:
                 self.step()
-            except (FewstepError, RedisError) as error:
+            except (FewstepError, RedisError, RayError) as error:
                 log.warning("step_failed error=%s", error)
             stop.wait(PERIOD_S)
+        beats.join()
+
+    def _beat(self, stop: threading.Event) -> None:
+        """Say that a scheduler lives, also while a step waits for a slow store."""
+        while not stop.is_set():
+            try:
+                self.queue.scheduler_beat()
+            except (FewstepError, RedisError) as error:
+                log.warning("beat_failed error=%s", error)
+            stop.wait(BEAT_S)
 
     def step(self) -> Decision:
-        """One round: say that we live, observe, decide, apply, finish what is finished."""
-        self.queue.scheduler_beat()
+        """One round: observe, decide, apply, finish what is finished."""
         self.queue.reap()
         decision = decide(self.observe())
         self.apply(decision)
@@ -83,42 +97,50 @@ class Scheduler:
         for engine_key, count in decision.start.items():
             recipe = self._recipes.get(engine_key)
             if recipe is None:
+                # None of its jobs could be read; the log says why.
                 continue
             for _ in range(count):
                 self.pool.start(recipe)
 
     def _demands(self, jobs: list[QueueJob], held: set[str]) -> list[EngineDemand]:
         """What each engine has to do; engines that only hold renderers are listed as idle."""
-        now = self.clock()
         by_engine: dict[str, list[QueueJob]] = {key: [] for key in held}
         for job in jobs:
             if job.state == "run" or job.units_in_flight:
                 by_engine.setdefault(job.engine_key, []).append(job)
+        for memory in (self._busy_at, self._served_at):
+            for key in memory.keys() - by_engine.keys():
+                del memory[key]
         demands = []
         for key, own in sorted(by_engine.items()):
-            demand = _demand(key, own)
-            if demand.units or key not in self._busy_at:
-                self._busy_at[key] = now
-            if own:
-                self._learn(key, own[0])
-            demands.append(
-                EngineDemand(
-                    demand.engine_key,
-                    demand.units_waiting,
-                    demand.units_in_flight,
-                    demand.images_waiting,
-                    demand.priority,
-                    idle_ms=round((now - self._busy_at[key]) * 1e3),
-                )
-            )
-        self._busy_at = {key: at for key, at in self._busy_at.items() if key in by_engine}
+            self._learn(key, own)
+            demands.append(self._timed(_demand(key, own), key in held))
         return demands
 
-    def _learn(self, engine_key: str, job: QueueJob) -> None:
+    def _timed(self, demand: EngineDemand, held: bool) -> EngineDemand:
+        """The demand with how long its engine has been idle, or without a renderer."""
+        now, key = self.clock(), demand.engine_key
+        if demand.units or key not in self._busy_at:
+            self._busy_at[key] = now
+        if held or key not in self._served_at:
+            self._served_at[key] = now
+        return replace(
+            demand,
+            idle_ms=round((now - self._busy_at[key]) * 1e3),
+            starved_ms=round((now - self._served_at[key]) * 1e3),
+        )
+
+    def _learn(self, engine_key: str, jobs: list[QueueJob]) -> None:
         """Read the recipe that an engine key stands for, once, from one of its jobs."""
-        if engine_key not in self._recipes:
-            spec = read_job(self.store, self.settings.s3_prefix, job.tenant, job.job_id)
+        for job in jobs if engine_key not in self._recipes else ():
+            try:
+                spec = read_job(self.store, self.settings.s3_prefix, job.tenant, job.job_id)
+            except (NotFound, DamagedJob) as error:
+                # One job whose file is gone must not hold up everybody else's.
+                log.error("job_unreadable job=%s error=%s", job.job_id, error)
+                continue
             self._recipes[engine_key] = spec.recipe
+            return
 
 
 def _demand(engine_key: str, jobs: list[QueueJob]) -> EngineDemand:

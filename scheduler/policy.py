@@ -3,6 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+#: An engine waits this long before it may take the slot of an equal one that is at work: loading
+#: weights costs up to minutes, and engines that take turns by the second only load.
+TURN_MS = 300_000
+
 
 @dataclass(frozen=True)
 class EngineDemand:
@@ -15,6 +19,8 @@ class EngineDemand:
     priority: int = 0
     #: How long nothing has waited or run for it.
     idle_ms: int = 0
+    #: How long it has had work and no renderer.
+    starved_ms: int = 0
 
     @property
     def units(self) -> int:
@@ -88,21 +94,38 @@ def decide(facts: Facts) -> Decision:
 
 
 def _shares(facts: Facts) -> dict[str, int]:
-    """Slots by engine: one each by priority, the rest by waiting images."""
+    """Slots by engine: one each, then the rest by waiting images.
+
+    The urgent come first; among equals those who waited a whole turn, then those who hold a
+    renderer, so that a slot does not change hands with every shard.
+    """
+    held: dict[str, int] = {}
+    for one in facts.renderers:
+        held[one.engine_key] = held.get(one.engine_key, 0) + (not one.draining)
     busy = sorted(
         (demand for demand in facts.demands if demand.units > 0),
-        key=lambda demand: (-demand.priority, -demand.images_waiting, demand.engine_key),
+        key=lambda demand: (
+            -demand.priority,
+            demand.starved_ms < TURN_MS,
+            not held.get(demand.engine_key),
+            -demand.images_waiting,
+            demand.engine_key,
+        ),
     )
     shares = {demand.engine_key: 1 for demand in busy[: facts.slots]}
-    left = facts.slots - len(shares)
-    while left > 0:
+    for _ in range(facts.slots - len(shares)):
         open_ones = [one for one in busy if shares.get(one.engine_key, 0) < one.units]
         if not open_ones:
             break
-        neediest = max(open_ones, key=lambda one: one.images_waiting / (shares[one.engine_key] + 1))
+        neediest = max(open_ones, key=lambda one: _need(one, shares[one.engine_key], held))
         shares[neediest.engine_key] += 1
-        left -= 1
     return shares
+
+
+def _need(demand: EngineDemand, share: int, held: Mapping[str, int]) -> float:
+    """Waiting images per renderer after one more; twice that where the renderer is there."""
+    keeps = 2 if share < held.get(demand.engine_key, 0) else 1
+    return keeps * demand.images_waiting / (share + 1)
 
 
 def _fill(missing: Mapping[str, int], free: int) -> dict[str, int]:

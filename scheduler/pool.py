@@ -70,7 +70,7 @@ class Pool:
             # Ray watches the process; what it was working on is the lease's concern.
             max_restarts=-1,
             max_concurrency=4,
-        ).remote(name, recipe.model_dump_json())
+        ).remote(name, recipe.engine_key, recipe.model_dump_json())
         log.info("renderer_started name=%s model=%s", name, recipe.model)
         return name
 

@@ -7,17 +7,14 @@ import socket
 import threading
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 
-from jobs.errors import FewstepError
-from jobs.recipe import Recipe
-from jobs.records import Maker
+from jobs.errors import FewstepError, Unreachable
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from workers.leases import LeaseKeeper
+from workers.loading import load_parts
 from workers.shard_loop import ShardLoop
 
 log = logging.getLogger("workers.actor")
@@ -25,17 +22,23 @@ log = logging.getLogger("workers.actor")
 NAMESPACE = "fewstep"
 
 
+#: A renderer with bad weights says so for this long, then makes room for another try.
+BROKEN_S = 60.0
+#: Between two tries to reach a store that is away.
+AWAY_S = 5.0
+
+
 class Renderer:
     """Runs a shard loop on a thread from birth, so that Ray's restart after a death is enough.
 
     Settings come from this process's environment: no secret passes through Ray. `drain` ends it
-    after the shard in hand; Ray is then told not to restart it.
+    after the unit in hand; Ray is then told not to restart it.
     """
 
-    def __init__(self, name: str, recipe_json: str) -> None:
+    def __init__(self, name: str, engine_key: str, recipe_json: str) -> None:
         self._name = name
-        self._recipe = Recipe.model_validate_json(recipe_json)
-        self._settings = Settings()
+        self._engine_key = engine_key
+        self._recipe_json = recipe_json
         self._draining = threading.Event()
         self._loop: ShardLoop | None = None
         self._state = "starting"
@@ -48,16 +51,15 @@ class Renderer:
         return json.dumps(dict(self._about()))
 
     def drain(self) -> None:
-        """Finish the shard in hand, give back the next one, and leave."""
+        """Finish the unit in hand, give back the next one, and leave."""
         self._draining.set()
 
     def _about(self) -> Mapping[str, str]:
         loop = self._loop
         return {
             "actor": self._name,
-            "engine_key": self._recipe.engine_key,
-            "model": self._recipe.model,
-            "state": loop.state if loop and not self._trouble else self._state,
+            "engine_key": self._engine_key,
+            "state": loop.state if loop else self._state,
             "error": self._trouble,
             "node": socket.gethostname(),
             "pid": str(os.getpid()),
@@ -67,25 +69,24 @@ class Renderer:
         }
 
     def _live(self) -> None:
+        """The whole life of this process: whatever happens here, it ends with it."""
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
-        status = 0
+        status = 1
         try:
             self._run()
+            self._leave()
+            status = 0
         except FewstepError as error:
             log.error("renderer_stopped name=%s error=%s", self._name, error)
-            status = 1
         except Exception:
-            # The last frame of this process: whatever came here ends it, and is in its log.
             log.exception("renderer_died name=%s", self._name)
-            status = 1
-        if status == 0:
-            self._leave()
-        os._exit(status)
+        finally:
+            os._exit(status)
 
     def _run(self) -> None:
-        settings = self._settings
+        settings = Settings()
         worker = f"{self._name}.{uuid.uuid4().hex[:6]}"
         redis_url = settings.redis_url.get_secret_value()
         keeper = LeaseKeeper(
@@ -94,63 +95,67 @@ class Renderer:
             settings.lease_ms,
             settings.renew_ms,
             self._about,
+            on_hang=self._hang,
         )
         keeper.start()
         try:
             queue = ShardQueue(control_client(redis_url))
             end_predecessor(queue, self._name, worker)
-            loop = self._load(worker, queue, keeper)
+            loop = self._load(settings, worker, queue, keeper)
             if loop is not None:
                 self._loop = loop
                 loop.run()
         finally:
             keeper.stop()
 
-    def _load(self, worker: str, queue: ShardQueue, keeper: LeaseKeeper) -> ShardLoop | None:
-        """The loop with its engine; None where the weights are bad and the renderer was drained.
+    def _hang(self) -> None:
+        """Called by the heartbeat: the device has not moved for minutes, and Ray cannot see it."""
+        log.error("renderer_hangs name=%s", self._name)
+        os._exit(1)
 
-        Bad weights burn no shard and no restart: the renderer says so and waits to be told.
+    def _load(
+        self, settings: Settings, worker: str, queue: ShardQueue, keeper: LeaseKeeper
+    ) -> ShardLoop | None:
+        """The loop with its engine; None where it cannot be had.
+
+        Bad weights burn no unit and no restart: the renderer says what is wrong, waits a while,
+        and leaves, so that the next one tries again.
         """
-        from workers.engine import load_engine, pick_device
-        from workers.render import BatchRenderer
-        from workers.shard_render import ShardRenderer
-
         self._state = "loading"
-        settings = self._settings
-        device = pick_device(settings.threads)
-        self._device = _device_name(device.type)
         try:
-            engine = load_engine(self._recipe, device, hub_access=settings.hub_access)
-            store = Store.connect(settings)
-        except FewstepError as error:
-            log.error("renderer_broken name=%s error=%s", self._name, error)
-            self._state, self._trouble = "broken", str(error)
+            parts = load_parts(self._recipe_json, settings, keeper)
+        except Exception as error:
+            log.exception("renderer_broken name=%s", self._name)
+            self._state, self._trouble = "broken", f"{error}"[:500] or type(error).__name__
             keeper.beat()
-            self._draining.wait()
+            self._draining.wait(BROKEN_S)
             return None
-        log.info("engine_loaded key=%s ms=%.0f", engine.engine_key, engine.load_ms)
-        maker = Maker(
-            worker=worker,
-            device=self._device,
-            torch=metadata.version("torch"),
-            diffusers=metadata.version("diffusers"),
-            fewstep=metadata.version("fewstep"),
-            model_sha256=engine.model_sha256,
-            accelerator_sha256=engine.accelerator_sha256,
-            styles=engine.styles,
-        )
-        encoders = ThreadPoolExecutor(max(1, settings.threads), "encode")
+        self._device = parts.device
+        store = self._reach_store(settings)
+        if store is None:
+            return None
         return ShardLoop(
             worker=worker,
-            engine_key=self._recipe.engine_key,
+            engine_key=self._engine_key,
             settings=settings,
             queue=queue,
             store=store,
             keeper=keeper,
-            renderer=ShardRenderer(BatchRenderer(engine), encoders, engine.load_ms),
-            maker=maker,
+            renderer=parts.renderer,
+            maker=parts.maker(worker),
             draining=self._draining,
         )
+
+    def _reach_store(self, settings: Settings) -> Store | None:
+        """The store, however long it is away; None where the renderer was drained meanwhile."""
+        while not self._draining.is_set():
+            try:
+                return Store.connect(settings)
+            except Unreachable as error:
+                log.warning("store_away name=%s error=%s", self._name, error)
+                self._state = "waiting for the store"
+                self._draining.wait(AWAY_S)
+        return None
 
     def _leave(self) -> None:
         """Tell Ray that this end was meant; otherwise it would start the renderer again."""
@@ -179,13 +184,3 @@ def end_predecessor(queue: ShardQueue, name: str, worker: str) -> int:
             )
             ended += 1
     return ended
-
-
-def _device_name(kind: str) -> str:
-    if kind == "cuda":
-        import torch
-
-        return str(torch.cuda.get_device_name())
-    with open("/proc/cpuinfo", encoding="utf-8") as lines:
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "cpu"

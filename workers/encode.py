@@ -11,6 +11,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from jobs.job import Image, ImageFormat, Job
 
+#: More JSON than this does not fit into an EXIF comment, two bytes a letter.
+EXIF_LETTERS = 30_000
+
 EXTENSIONS: dict[ImageFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 
@@ -23,9 +26,14 @@ def settings_of(job: Job, image: Image) -> dict[str, object]:
         "seed": image.seed,
         "model": recipe.model,
         "model_revision": recipe.base.revision,
+        "model_source": recipe.base.source,
         "accelerator": recipe.accelerator.name if recipe.accelerator else "",
+        "accelerator_source": recipe.accelerator.weights.source if recipe.accelerator else "",
+        "accelerator_weight": recipe.accelerator.weight if recipe.accelerator else 0.0,
         "styles": {style.name: style.weight for style in recipe.styles},
         "sampler": recipe.sampler,
+        "sampler_settings": recipe.sampler_settings,
+        "dtype": recipe.dtype,
         "steps": recipe.steps,
         "guidance": recipe.guidance,
         "width": recipe.width,
@@ -52,6 +60,13 @@ def encode(
         notes.add_itxt("fewstep", text)
         picture.save(target, "PNG", pnginfo=notes, compress_level=1)
         return target.getvalue()
+    if len(text) > EXIF_LETTERS:
+        # EXIF holds 64 KB; the whole row is in the tar and in the parquet file.
+        cut = {
+            key: value[:1000] if isinstance(value, str) else value
+            for key, value in settings.items()
+        }
+        text = json.dumps({**cut, "cut": True}, ensure_ascii=False, sort_keys=True)
     exif = Pillow.Exif()
     exif[Base.Software] = str(settings["generator"])
     # The EXIF user comment opens with eight bytes that name its character set.

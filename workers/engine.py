@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from jobs.errors import BadConfiguration, NoCapacity
 from jobs.recipe import Adapter, Recipe, canonical
@@ -82,6 +83,9 @@ def load_engine(recipe: Recipe, device: torch.device, *, hub_access: bool = Fals
     dtype = _DTYPES[recipe.dtype]
     try:
         pipeline.to(device=device, dtype=dtype)
+        if dtype == torch.float16 and pipeline.vae.config.force_upcast:
+            # As diffusers does: this autoencoder overflows in half precision.
+            pipeline.vae.to(torch.float32)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     except torch.cuda.OutOfMemoryError as error:
@@ -127,7 +131,7 @@ def _load_base(family: str, folder: Path) -> Any:
         pipeline = kinds[family].from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **unused
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadConfiguration(
             f"the weights do not load as a {family} pipeline: {error}"[:400], where=str(folder)
         ) from error
@@ -149,7 +153,14 @@ def _fuse(pipeline: Any, adapters: list[Adapter], hub_access: bool) -> list[str]
     if adapters:
         names = [f"adapter{number}" for number in range(len(adapters))]
         pipeline.set_adapters(names, [adapter.weight for adapter in adapters])
-        pipeline.fuse_lora(adapter_names=names, lora_scale=1.0, safe_fusing=True)
+        try:
+            pipeline.fuse_lora(adapter_names=names, lora_scale=1.0, safe_fusing=True)
+        except ValueError as error:
+            raise BadConfiguration(
+                f"the adapters cannot be fused: {error}"[:300],
+                where=", ".join(adapter.name for adapter in adapters),
+                remedy="one of them holds values that are not numbers",
+            ) from error
         pipeline.unload_lora_weights()
     return digests
 
@@ -162,7 +173,7 @@ def _load_adapter(pipeline: Any, folder: Path, name: str, shown: str) -> None:
         )
     try:
         pipeline.load_lora_weights(folder, weight_name=files[0].name, adapter_name=name)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BadConfiguration(
             f"the adapter does not fit this base: {error}"[:400], where=f"{shown} ({files[0]})"
         ) from error
@@ -177,8 +188,6 @@ def _load_adapter(pipeline: Any, folder: Path, name: str, shown: str) -> None:
 
 
 def _modules_in(file: Path) -> int:
-    from safetensors import safe_open
-
     with safe_open(file, framework="pt") as tensors:
         keys = list(tensors.keys())
     ends = (".lora_A.weight", ".lora_down.weight", ".lora.down.weight")

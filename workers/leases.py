@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from redis import RedisError
@@ -16,8 +17,12 @@ log = logging.getLogger(__name__)
 
 #: A renderer stops its own work this long before others may start it.
 FENCE_MARGIN_MS = 5_000
-#: Without a finished batch for this long, leases are no longer renewed: something hangs.
+#: Without a sampler step, a picture or an upload for this long, leases are no longer renewed.
 STALL_S = 120.0
+#: An upload may take this long (the store's client tries for ten minutes).
+UPLOAD_S = 900.0
+#: After this the process is given up: only a new one gets the device back.
+HANG_S = 3 * STALL_S
 
 
 @dataclass
@@ -52,6 +57,9 @@ class LeaseKeeper:
     renew_ms: int
     about: Callable[[], Mapping[str, str]]
     clock: Callable[[], float] = time.monotonic
+    #: Called where the renderer hangs for good; Ray does not see that.
+    on_hang: Callable[[], None] = lambda: None
+    _uploads: list[float] = field(default_factory=list)
     _held: dict[str, Held] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -97,6 +105,24 @@ class LeaseKeeper:
         """Note that work went on; without such news leases are left to run out."""
         self._moved = self.clock()
 
+    @contextmanager
+    def uploading(self) -> Iterator[None]:
+        """While inside, work counts as moving for up to `UPLOAD_S`."""
+        started = self.clock()
+        self._uploads.append(started)
+        try:
+            yield
+        finally:
+            self._uploads.remove(started)
+            self.moved()
+
+    def stalled_s(self) -> float:
+        """How long nothing has moved."""
+        now = self.clock()
+        if any(now - started < UPLOAD_S for started in list(self._uploads)):
+            return 0.0
+        return now - self._moved
+
     def beat(self) -> None:
         """Say that the renderer lives and renew every lease once.
 
@@ -104,7 +130,12 @@ class LeaseKeeper:
         """
         self.queue.heartbeat(self.worker, self.about())
         held = self.held()
-        if not held or self.clock() - self._moved > STALL_S:
+        if not held:
+            return
+        if (stalled := self.stalled_s()) > STALL_S:
+            log.error("stalled worker=%s seconds=%.0f", self.worker, stalled)
+            if stalled > HANG_S:
+                self.on_hang()
             return
         sent = self.clock()
         answers = self.queue.renew(

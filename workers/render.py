@@ -1,7 +1,7 @@
 """The render loop: a fixed-shape batch of images through text, denoising and decoding."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +41,10 @@ class Batch:
 class BatchRenderer:
     """Renders batches with one engine. Pixels depend on recipe, prompt and seed alone."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, moved: Callable[[], None] = lambda: None) -> None:
+        """`moved` is called after every sampler step: the sign that the device does not hang."""
         self._engine = engine
+        self._moved = moved
         self._text: dict[int, TextEncoder] = {}
 
     @torch.inference_mode()
@@ -112,6 +114,7 @@ class BatchRenderer:
                 prediction = without + recipe.guidance * (with_prompt - without)
             more = noise[index + 1] if index + 1 < sampler.draws else None
             latents = sampler.step(prediction, latents, index, more)
+            self._moved()
         return latents
 
     def _noise(self, recipe: Recipe, images: Sequence[Image], draws: int) -> torch.Tensor:
@@ -140,25 +143,37 @@ class BatchRenderer:
         return torch.cat(pixels), torch.cat(finite)
 
     def _decode_some(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        vae = self._engine.vae
-        decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0].float()
-        finite = torch.isfinite(decoded).flatten(1).all(1)
-        if self._engine.dtype != torch.float32 and not bool(finite.all()):
-            decoded = self._decode_exact(latents)
-            finite = torch.isfinite(decoded).flatten(1).all(1)
+        decoded = self._pixels(latents)
+        finite = _finite(decoded)
+        if self._engine.vae.dtype != torch.float32 and not bool(finite.all()):
+            # Only the bad ones are taken from float32: their neighbours keep their own pixels.
+            exact = self._pixels_exactly(latents)
+            decoded = torch.where(finite.view(-1, 1, 1, 1), decoded, exact)
+            finite = _finite(decoded)
         unit = (decoded / 2 + 0.5).clamp(0, 1)
         return unit.mul(255).round().nan_to_num().to(torch.uint8).permute(0, 2, 3, 1), finite
 
-    def _decode_exact(self, latents: torch.Tensor) -> torch.Tensor:
+    def _pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        vae = self._engine.vae
+        scaled = latents.to(vae.dtype) / vae.config.scaling_factor
+        decoded: torch.Tensor = vae.decode(scaled, return_dict=False)[0].float()
+        self._moved()
+        return decoded
+
+    def _pixels_exactly(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode in float32: half precision overflows in some autoencoders."""
         vae = self._engine.vae
+        before = vae.dtype
         vae.to(torch.float32)
         try:
-            exact = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
+            return self._pixels(latents)
         finally:
-            vae.to(self._engine.dtype)
-        result: torch.Tensor = exact
-        return result
+            vae.to(before)
+
+
+def _finite(pictures: torch.Tensor) -> torch.Tensor:
+    """Which of `[n, 3, height, width]` have numbers only: `[n]`."""
+    return torch.isfinite(pictures).flatten(1).all(1)
 
 
 def _decode_batch(latents: torch.Tensor, factor: int) -> int:

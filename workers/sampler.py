@@ -21,8 +21,8 @@ class Step:
 class Sampler(Protocol):
     """Walks a batch of latents from noise to picture, one UNet prediction at a time."""
 
-    #: Integer timesteps, first to last.
-    timesteps: list[int]
+    #: What the UNet is told at each step, first to last: whole numbers, or Euler's fractions.
+    timesteps: list[Any]
     #: Noise tensors an image needs: the initial latent and one for each re-noising.
     draws: int
     init_sigma: float
@@ -88,7 +88,7 @@ class LcmSampler:
     """LCM multistep sampling; scalars are fixed beforehand, so no step waits for the device."""
 
     steps: list[Step]
-    timesteps: list[int] = field(init=False)
+    timesteps: list[Any] = field(init=False)
     draws: int = field(init=False)
     init_sigma: float = 1.0
 
@@ -125,7 +125,7 @@ class DiffusersSampler:
         scheduler.set_timesteps(steps)
         self._scheduler = scheduler
         self._times = scheduler.timesteps
-        self.timesteps = [int(time) for time in self._times]
+        self.timesteps = list(self._times)
         self.init_sigma = float(scheduler.init_noise_sigma)
 
     def model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:

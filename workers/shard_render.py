@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import torch
+
 from jobs.job import Image
 from jobs.records import ImageRecord, Picture, ShardTimes, StageTimes
 from workers.device_faults import DeviceLost, is_sticky
@@ -59,6 +61,8 @@ class ShardRenderer:
         """Render a batch; where it fails as a whole, render its images one by one."""
         try:
             return self.batches.render(work.job.recipe, images)
+        except torch.OutOfMemoryError as error:
+            return self._render_again(work, images, error)
         except RuntimeError as error:
             _give_up_if_sticky(error)
             log.warning(
@@ -69,6 +73,20 @@ class ShardRenderer:
             [batch.images[0] for batch in alone],
             _mean([batch.times for batch in alone]),
         )
+
+    def _render_again(
+        self, work: Work, images: Sequence[Image], first: torch.OutOfMemoryError
+    ) -> Batch:
+        """Once more with the cache emptied: a batch has one shape, so that alone is no smaller."""
+        log.warning("out_of_memory job=%s error=%s", work.job.id, first)
+        torch.cuda.empty_cache()
+        try:
+            return self.batches.render(work.job.recipe, images)
+        except torch.OutOfMemoryError as error:
+            raise DeviceLost(
+                f"a batch of {work.job.recipe.batch_images} does not fit: {error}"[:300],
+                remedy="lower batch_images in the catalog, or use a larger GPU",
+            ) from error
 
     def _render_alone(self, work: Work, image: Image) -> Batch:
         try:
@@ -98,10 +116,12 @@ def _picture(work: Work, image: Image, rendered: Rendered, times: StageTimes) ->
     """Encode one image and write its record; runs on an encoder thread."""
     started = time.perf_counter()
     job = work.job
-    data = b""
-    error = rendered.error
+    data, error = b"", rendered.error
     if rendered.pixels is not None:
-        data = encode(rendered.pixels, job.format, job.quality, settings_of(job, image))
+        try:
+            data = encode(rendered.pixels, job.format, job.quality, settings_of(job, image))
+        except (OSError, ValueError) as broken:
+            error = f"encoding failed: {broken}"[:500]
     key = work.layout.sample(image.index)
     record = ImageRecord(
         key=key,

@@ -9,7 +9,7 @@ import torch
 
 from workers.engine import Engine
 
-#: Distinct prompts whose embeddings are kept (SDXL: 160 KB each in half precision).
+#: Distinct prompts whose embeddings are kept (SDXL: 320 KB each in half precision).
 CACHE_PROMPTS = 512
 
 
@@ -67,9 +67,10 @@ class TextEncoder:
         pooled = result[2] if self._engine.family == "sdxl" else None
         found = {}
         for row, (text, negative) in enumerate(keys):
+            # Copies: a view would keep its whole padded batch alive in the cache.
             embedding = Embedding(
-                tokens=tokens[row],
-                pooled=None if pooled is None else pooled[row],
+                tokens=tokens[row].clone(),
+                pooled=None if pooled is None else pooled[row].clone(),
                 lost=self._lost(text),
             )
             if negative and not text and pooled is not None and _zeroed(pipeline):

@@ -1,17 +1,22 @@
 """A renderer that vanishes loses nothing: its shard is rendered again, once."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.catalog import Catalog
 from jobs.fetch import fetch_dataset
 from jobs.job import Job, JobRequest
+from jobs.redis_client import control_client
 from jobs.results import outcome_of
 from jobs.settings import Settings
+from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from tests.flow.one_machine import House, table_rows
 from tests.servers import wait_until
+from workers import deliver
 from workers.engine import Engine
 
 PROMPTS = "\n".join(f"a big red circle {number}" for number in range(12))
@@ -73,4 +78,49 @@ def test_pause_and_resume(house: House, tmp_path: Path) -> None:
         house.queue.state(job.id, "run")
         wait_until(lambda: job.id in house.queue.finishing(), "the last shard", 120)
     house.finish()
+    assert images_of(house, job, tmp_path) == list(range(12))
+
+
+def test_a_poison_image_costs_itself(house: House, tmp_path: Path) -> None:
+    """An image that kills whoever renders it ends as a failed row; the others are rendered."""
+    job = house.submit(PROMPTS, JobRequest(shard_images=1, seed=1))
+    ahead = 0
+
+    def clock() -> int:
+        return int(time.time() * 1e3) + ahead
+
+    deadly = ShardQueue(control_client(house.redis_url), clock=clock)
+    while not deadly.pieces(job.id).dead:
+        for lease in deadly.claim("w", f"n{ahead}", job.recipe.engine_key, 64, 1_000):
+            kind = "crash" if lease.unit == "5" else "release"
+            deadly.fail(job.id, lease.unit, lease.token, kind, "killed by signal 11")  # type: ignore[arg-type]
+        ahead += 100_000
+        assert ahead < 5_000_000
+    house.render(job)
+    fetch_dataset(house.store, house.layout(job), tmp_path)
+    rows = {row["image"]: row for row in table_rows(tmp_path)}
+    assert sorted(rows) == list(range(12))
+    assert [image for image, row in rows.items() if row["status"] == "failed"] == [5]
+    assert "killed by signal 11" in rows[5]["error"]
+    ended = house.queue.job(job.id)
+    assert ended is not None
+    assert (ended.outcome, ended.done_images, ended.dead_images) == ("done", 11, 1)
+
+
+def test_a_commit_that_breaks_is_tried_again(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk in the middle of a commit: the lease is given up, not held for ever."""
+    whole, broken = deliver.commit_unit, []
+
+    def commit(*arguments: Any, **rest: Any) -> Any:
+        if not broken:
+            broken.append(arguments)
+            raise OSError(28, "No space left on device")
+        return whole(*arguments, **rest)
+
+    monkeypatch.setattr(deliver, "commit_unit", commit)
+    job = house.submit(PROMPTS, JobRequest(shard_images=4, seed=1))
+    house.render(job)
+    assert broken
     assert images_of(house, job, tmp_path) == list(range(12))

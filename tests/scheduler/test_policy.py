@@ -9,6 +9,10 @@ def demand(engine: str, waiting: int, *, flying: int = 0, priority: int = 4, idl
     return EngineDemand(engine, waiting, flying, waiting * 100, priority, idle)
 
 
+def starved(engine: str, waiting: int) -> EngineDemand:
+    return EngineDemand(engine, waiting, 0, waiting * 100, 4, 0, starved_ms=300_000)
+
+
 def renderers(*engines: str) -> list[RendererFact]:
     return [RendererFact(f"{engine}{number}", engine) for number, engine in enumerate(engines)]
 
@@ -81,6 +85,30 @@ def renderers(*engines: str) -> list[RendererFact]:
         (
             "units in flight keep their renderers",
             Facts(4, [demand("a", 0, flying=2)], renderers("a", "a", "a")),
+            {},
+            (),
+        ),
+        (
+            "an equal engine does not lose its slot to one that has a little more to do",
+            Facts(1, [demand("a", 30), demand("b", 31)], renderers("a")),
+            {},
+            (),
+        ),
+        (
+            "until the other has waited a whole turn",
+            Facts(1, [demand("a", 30), starved("b", 3)], renderers("a")),
+            {},
+            ("a0",),
+        ),
+        (
+            "a more urgent one takes the slot at once",
+            Facts(1, [demand("a", 30), demand("b", 3, priority=9)], renderers("a")),
+            {},
+            ("a0",),
+        ),
+        (
+            "the rest of the slots does not change hands for a little either",
+            Facts(3, [demand("a", 30), demand("b", 40)], renderers("a", "a", "b")),
             {},
             (),
         ),

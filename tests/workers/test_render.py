@@ -5,7 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, LCMScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionPipeline,
+)
 
 from jobs.catalog import Catalog
 from jobs.job import Image
@@ -68,6 +74,8 @@ def test_full_batches_are_cut_anywhere(engine: Engine, catalog: Catalog) -> None
         RecipeRequest(guidance=1.5),
         RecipeRequest(width=96, height=64),
         RecipeRequest(accelerator="none", steps=4),
+        RecipeRequest(accelerator="none", steps=4, sampler="euler"),
+        RecipeRequest(accelerator="none", steps=4, sampler="ddim", guidance=1.0),
         RecipeRequest(styles=(StyleWeight(name="outline", weight=0.8),)),
     ],
 )
@@ -96,8 +104,15 @@ def plain(recipe: Recipe) -> StableDiffusionPipeline:
     """The recipe in plain diffusers: unfused adapters, its own scheduler."""
     pipeline = StableDiffusionPipeline.from_pretrained(tiny.MODEL_DIR, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    kind = LCMScheduler if recipe.sampler == "lcm" else DPMSolverMultistepScheduler
-    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **recipe.sampler_settings)
+    kinds = {
+        "lcm": LCMScheduler,
+        "dpmpp": DPMSolverMultistepScheduler,
+        "ddim": DDIMScheduler,
+        "euler": EulerDiscreteScheduler,
+    }
+    pipeline.scheduler = kinds[recipe.sampler].from_config(
+        pipeline.scheduler.config, **recipe.sampler_settings
+    )
     names, weights = [], []
     if recipe.accelerator:
         pipeline.load_lora_weights(tiny.LCM_LORA_DIR, adapter_name="lcm")
@@ -139,3 +154,29 @@ def test_tokens_lost_are_counted(engine: Engine, catalog: Catalog) -> None:
     ]
     assert lost[0] > 100
     assert lost[1] == 0
+
+
+def test_one_overflow_does_not_touch_its_neighbours(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision a picture that overflows is decoded again alone, in float32."""
+    recipe = catalog.resolve(RecipeRequest(dtype="bfloat16"))
+    renderer = BatchRenderer(load_engine(recipe, torch.device("cpu")))
+    asked = images(3)
+    before = [one.pixels for one in renderer.render(recipe, asked).images]
+    whole = renderer._pixels
+
+    def overflowing(latents: torch.Tensor) -> torch.Tensor:
+        decoded = whole(latents)
+        if renderer._engine.vae.dtype != torch.float32:
+            decoded[1] = float("inf")
+        return decoded
+
+    monkeypatch.setattr(renderer, "_pixels", overflowing)
+    after = renderer.render(recipe, asked).images
+    assert [one.error for one in after] == ["", "", ""]
+    for place, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert old is not None
+        assert new.pixels is not None
+        near = np.abs(old.astype(int) - new.pixels.astype(int)).max()
+        assert near == 0 if place != 1 else near < 40

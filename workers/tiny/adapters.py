@@ -24,7 +24,7 @@ from workers.tiny.teacher import (
 _BATCH = 32
 _SAVE_EVERY = 50
 
-LCM_SETTINGS = DistillSettings(learning_rate=5e-4, w_min=2.0, w_max=2.0)
+LCM_SETTINGS = DistillSettings(learning_rate=5e-4, w_min=0.8, w_max=1.4)
 """How the shipped accelerator was distilled: w = 2 is the teacher's guidance scale 3."""
 
 OUTLINE_SETTINGS = StyleSettings()

@@ -79,7 +79,7 @@ def style_ways() -> list[Way]:
 
 def load_pipeline(adapters: tuple[tuple[str, float], ...] = ()) -> StableDiffusionPipeline:
     """The shipped base in fp32 with these adapters fused."""
-    pipeline = StableDiffusionPipeline.from_pretrained(MODEL_DIR, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL_DIR, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     for name, _ in adapters:
         pipeline.load_lora_weights(_ADAPTERS[name], adapter_name=name)

@@ -1,0 +1,103 @@
+"""Claiming: the next unit of an engine with its rows, and giving units back."""
+
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from redis import RedisError
+
+from jobs.errors import FewstepError, LeaseLost, Unreachable
+from jobs.queue_values import Lease
+from jobs.shard_queue import ShardQueue
+from workers.leases import Held, LeaseKeeper
+from workers.work import Work, WorkSource
+
+log = logging.getLogger(__name__)
+
+#: Between two tries to read from a store that does not answer, while the lease is kept.
+STORE_AWAY_S = 5.0
+
+
+@dataclass
+class Claims:
+    """Claims for one renderer; to be used by one thread at a time."""
+
+    worker: str
+    engine_key: str
+    lease_ms: int
+    queue: ShardQueue
+    keeper: LeaseKeeper
+    source: WorkSource
+    draining: threading.Event
+    _nonce: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def next(self) -> Work | None:
+        """The next unit; None where there is none, Redis is away, or the renderer drains.
+
+        Raises BadConfiguration where the store refuses us: the unit is given back before.
+        """
+        if self.draining.is_set():
+            return None
+        sent = time.monotonic()
+        lease = self._claim()
+        return self._fetch(self.keeper.hold(lease, sent)) if lease else None
+
+    def _claim(self) -> Lease | None:
+        try:
+            leases = self.queue.claim(self.worker, self._nonce, self.engine_key, 1, self.lease_ms)
+        except (FewstepError, RedisError) as error:
+            # The same nonce next time: should Redis have answered after all, that unit is ours.
+            log.warning("claim_failed worker=%s error=%s", self.worker, error)
+            return None
+        self._nonce = uuid.uuid4().hex
+        return leases[0] if leases else None
+
+    def _fetch(self, held: Held) -> Work | None:
+        """The unit's rows. While the store is away the lease is kept, and nothing is counted."""
+        while True:
+            try:
+                return self.source.fetch(held)
+            except Unreachable as error:
+                log.warning("store_away unit=%s error=%s", held.lease.unit, error)
+                self.keeper.moved()
+                if self.draining.wait(STORE_AWAY_S) or not _ours(held):
+                    self.release(held, "drained")
+                    return None
+            except FewstepError as error:
+                log.error("fetch_failed unit=%s error=%s", held.lease.unit, error)
+                self.release(held, f"its rows cannot be read: {error}")
+                raise
+
+    def release(self, held: Held, reason: str) -> None:
+        """Give a unit back: it is offered again at once."""
+        self._give_up(held, "release", reason)
+
+    def crash(self, held: Held, reason: str) -> None:
+        """Give a unit back as one that broke us: after a few such ends it is looked into."""
+        self._give_up(held, "crash", reason)
+
+    def _give_up(self, held: Held, kind: str, reason: str) -> None:
+        self.keeper.drop(held)
+        lease = held.lease
+        try:
+            self.queue.fail(
+                lease.job_id,
+                lease.unit,
+                lease.token,
+                "crash" if kind == "crash" else "release",
+                reason[:200],
+                progress=held.progress,
+            )
+        except (FewstepError, RedisError) as error:
+            # The lease runs out by itself.
+            log.warning("give_up_failed unit=%s error=%s", lease.unit, error)
+
+
+def _ours(held: Held) -> bool:
+    try:
+        held.check(time.monotonic())
+    except LeaseLost:
+        return False
+    return True

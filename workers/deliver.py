@@ -1,0 +1,114 @@
+"""Delivering: a rendered unit into the dataset, or one that lies there already."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from redis import RedisError
+
+from jobs.commit import adopt_unit, commit_unit
+from jobs.errors import BadConfiguration, FewstepError, LeaseLost
+from jobs.records import Maker
+from jobs.shard_queue import ShardQueue
+from jobs.store import Store
+from workers.claims import Claims
+from workers.leases import LeaseKeeper
+from workers.work import RenderedShard, Work
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Delivery:
+    """Commits units and says done for one renderer."""
+
+    queue: ShardQueue
+    store: Store
+    keeper: LeaseKeeper
+    claims: Claims
+    maker: Maker
+    images_done: int = 0
+
+    def adopt(self, work: Work) -> bool:
+        """Whether the unit's tar was there already: then only what derives from it is written."""
+        lease = work.held.lease
+        with self.keeper.uploading():
+            found = adopt_unit(
+                self.store,
+                self.queue,
+                work.job,
+                work.layout,
+                work.unit,
+                lease.token,
+                lease.attempt - 1,
+            )
+        if found is None:
+            return False
+        log.info("adopted job=%s unit=%s", lease.job_id, lease.unit)
+        self._report(work, found.manifest.failed, 0.0)
+        return True
+
+    def commit(self, work: Work, shard: RenderedShard) -> FewstepError | None:
+        """Commit a rendered unit; the error that makes going on pointless, if there is one.
+
+        Runs on a thread whose result nobody waits for: whatever goes wrong ends the lease here.
+        """
+        unit = work.held.lease.unit
+        try:
+            self._commit(work, shard)
+        except LeaseLost as error:
+            # Somebody else has this unit, or has it done: our pictures are not needed. Whoever
+            # claims it next adopts what is there.
+            log.warning("commit_lost unit=%s error=%s", unit, error)
+            self.claims.release(work.held, str(error))
+        except BadConfiguration as error:
+            log.error("commit_refused unit=%s error=%s", unit, error)
+            self.claims.release(work.held, str(error))
+            return error
+        except (FewstepError, RedisError) as error:
+            log.error("commit_failed unit=%s error=%s", unit, error)
+            self.claims.release(work.held, str(error))
+        except Exception as error:
+            # A full disk, a bug: counted against the unit, or it would come back for ever.
+            log.exception("commit_broke unit=%s", unit)
+            self.claims.crash(work.held, f"{type(error).__name__}: {error}")
+        return None
+
+    def _commit(self, work: Work, shard: RenderedShard) -> None:
+        lease = work.held.lease
+        started = time.perf_counter()
+        pictures = []
+        for picture in shard.pictures:
+            pictures.append(picture.result())
+            self.keeper.moved()
+        encode_ms = (time.perf_counter() - started) * 1e3
+        work.held.check(time.monotonic())
+        with self.keeper.uploading():
+            result = commit_unit(
+                self.store,
+                self.queue,
+                work.job,
+                work.layout,
+                work.unit,
+                lease.token,
+                lease.attempt - 1,
+                pictures,
+                self.maker,
+                shard.times.model_copy(update={"encode_ms": encode_ms}),
+            )
+        self._report(work, result.manifest.failed, shard.device_ms)
+
+    def _report(self, work: Work, failed: int, device_ms: float) -> None:
+        lease = work.held.lease
+        answer = self.queue.done(
+            lease.job_id,
+            lease.unit,
+            lease.token,
+            failed,
+            round(device_ms),
+            arbiter="s3" if self.store.honours_absent else "redis",
+        )
+        self.keeper.drop(work.held)
+        self.keeper.moved()
+        self.images_done += work.unit.images
+        log.info("shard_done job=%s unit=%s answer=%s", lease.job_id, lease.unit, answer)

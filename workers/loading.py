@@ -1,0 +1,94 @@
+"""What a renderer's process loads at its start: engine, encoders, and who it is.
+
+torch and diffusers are imported inside: the scheduler imports the actor and must not pay for them.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from jobs.errors import NoCapacity
+from jobs.recipe import Recipe
+from jobs.records import Maker
+from jobs.settings import Settings
+from workers.leases import LeaseKeeper
+from workers.work import RendersShards
+
+#: Encoder threads beside a GPU: one cannot keep up with it.
+GPU_ENCODERS = 8
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A loaded engine behind the face that the shard loop knows."""
+
+    renderer: RendersShards
+    device: str
+    model_sha256: str
+    accelerator_sha256: str
+    styles: tuple[str, ...]
+
+    def maker(self, worker: str) -> Maker:
+        """Who makes the pictures, for every record."""
+        return Maker(
+            worker=worker,
+            device=self.device,
+            torch=metadata.version("torch"),
+            diffusers=metadata.version("diffusers"),
+            fewstep=metadata.version("fewstep"),
+            model_sha256=self.model_sha256,
+            accelerator_sha256=self.accelerator_sha256,
+            styles=self.styles,
+        )
+
+
+def load_parts(recipe_json: str, settings: Settings, keeper: LeaseKeeper) -> Parts:
+    """Load the engine of a recipe; raises what `load_engine` raises, or NoCapacity."""
+    from workers.engine import load_engine, pick_device
+    from workers.render import BatchRenderer
+    from workers.shard_render import ShardRenderer
+
+    recipe = Recipe.model_validate_json(recipe_json)
+    device = pick_device(settings.threads)
+    _check_device(device.type)
+    engine = load_engine(recipe, device, hub_access=settings.hub_access)
+    encoders = settings.threads
+    if device.type == "cuda":
+        encoders = max(encoders, min(GPU_ENCODERS, os.cpu_count() or 1))
+    return Parts(
+        renderer=ShardRenderer(
+            BatchRenderer(engine, keeper.moved),
+            ThreadPoolExecutor(encoders, "encode"),
+            engine.load_ms,
+        ),
+        device=_device_name(device.type),
+        model_sha256=engine.model_sha256,
+        accelerator_sha256=engine.accelerator_sha256,
+        styles=engine.styles,
+    )
+
+
+def _check_device(kind: str) -> None:
+    """A renderer that was given a GPU must not make other pictures, slowly, on the CPU."""
+    import ray
+
+    given: dict[str, Any] = (
+        ray.get_runtime_context().get_accelerator_ids() if ray.is_initialized() else {}
+    )
+    if given.get("GPU") and kind != "cuda":
+        raise NoCapacity(
+            f"GPU {', '.join(given['GPU'])} was assigned, and torch cannot use it",
+            remedy="check the driver, and that torch was installed with CUDA",
+        )
+
+
+def _device_name(kind: str) -> str:
+    if kind == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "cpu"
