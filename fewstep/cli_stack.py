@@ -1,4 +1,4 @@
-"""The commands of the local stack: `up`, `down`, `status`, `doctor`."""
+"""The commands of the stack: `up`, `down`, `status`, `doctor`, `restore`."""
 
 import typer
 
@@ -8,7 +8,7 @@ from fewstep.report import as_json, note, show_pairs
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (up, down, status, doctor):
+    for command in (up, down, status, doctor, restore):
         app.command()(command)
 
 
@@ -101,3 +101,28 @@ def renderers_wanted(asked: int | None) -> int:
     if "max_renderers" in settings.model_fields_set:
         return settings.max_renderers
     return default_renderers()
+
+
+def restore(*, json: AsJson = False) -> None:
+    """Rebuild the queue from the store, after Redis has lost its memory.
+
+    Jobs that had not ended go on where their last shard was committed.
+    """
+    from fewstep.configuration import current_settings
+    from jobs.recover import recover_jobs
+    from jobs.redis_client import check_server, control_client
+    from jobs.shard_queue import ShardQueue
+    from jobs.store import Store
+
+    settings = current_settings()
+    client = control_client(settings.redis_url.get_secret_value())
+    check_server(client)
+    store = Store.connect(settings)
+    back = []
+    for job_id in recover_jobs(store, ShardQueue(client), settings.s3_prefix):
+        note(f"{job_id} is back")
+        back.append(job_id)
+    if json:
+        as_json({"restored": back})
+    else:
+        note(f"{len(back)} jobs were restored")

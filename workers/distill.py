@@ -235,6 +235,3 @@ def save_lora(unet: Any, adapter: str, folder: Path) -> Path:
         safe_serialization=True,
     )
     return Path(folder) / "pytorch_lora_weights.safetensors"
-
-
-__all__ = ["Batch", "DistillSettings", "Distiller", "lora_config", "save_lora"]

@@ -9,12 +9,13 @@ import pytest
 from jobs.catalog import Catalog
 from jobs.fetch import fetch_dataset
 from jobs.job import Job, JobRequest
+from jobs.recover import recover_jobs
 from jobs.redis_client import control_client
 from jobs.results import outcome_of
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
-from tests.flow.one_machine import House, table_rows
+from tests.flow.one_machine import PREFIX, House, table_rows
 from tests.servers import wait_until
 from workers import deliver
 from workers.engine import Engine
@@ -124,3 +125,23 @@ def test_a_commit_that_breaks_is_tried_again(
     house.render(job)
     assert broken
     assert images_of(house, job, tmp_path) == list(range(12))
+
+
+def test_redis_forgets_everything(house: House, tmp_path: Path) -> None:
+    """The queue is rebuilt from the store: committed shards stay, the others are rendered."""
+    job = house.submit(PROMPTS, JobRequest(shard_images=2, seed=1))
+    with house.rendering(job) as loops:
+        wait_until(lambda: loops[0].images_done > 0, "the first shard", 60)
+    before = house.queue.job(job.id)
+    assert before is not None
+    control_client(house.redis_url).flushall()
+    assert house.queue.job(job.id) is None
+    assert list(recover_jobs(house.store, house.queue, PREFIX)) == [job.id]
+    after = house.queue.job(job.id)
+    assert after is not None
+    assert after.done_images == before.done_images > 0
+    assert list(recover_jobs(house.store, house.queue, PREFIX)) == []
+    house.render(job)
+    assert images_of(house, job, tmp_path) == list(range(12))
+    control_client(house.redis_url).flushall()
+    assert list(recover_jobs(house.store, house.queue, PREFIX)) == []
