@@ -211,9 +211,12 @@ class Distiller:
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps_done = int(state["steps_done"])
 
-    def save(self, folder: Path) -> Path:
-        """Write the averaged LoRA in half precision, as plain diffusers loads it."""
-        return save_lora(self.unet, TARGET, folder)
+    def save(self, folder: Path, strength: float = 1.0) -> Path:
+        """Write the averaged LoRA in half precision, as plain diffusers loads it.
+
+        ``strength`` is multiplied into the weights, so that weight 1.0 means it for every reader.
+        """
+        return save_lora(self.unet, TARGET, folder, strength)
 
 
 def lora_config(rank: int, alpha: int, targets: tuple[str, ...] = LORA_TARGETS) -> LoraConfig:
@@ -223,14 +226,18 @@ def lora_config(rank: int, alpha: int, targets: tuple[str, ...] = LORA_TARGETS) 
     )
 
 
-def save_lora(unet: Any, adapter: str, folder: Path) -> Path:
+def save_lora(unet: Any, adapter: str, folder: Path, strength: float = 1.0) -> Path:
     """Write ``pytorch_lora_weights.safetensors`` in fp16 with rank and alpha in its metadata."""
     layers = get_peft_model_state_dict(unet, adapter_name=adapter)
+    layers = {
+        key: value.detach() * (strength if ".lora_B." in key else 1.0)
+        for key, value in layers.items()
+    }
     config = unet.peft_config[adapter].to_dict()
     metadata = json.loads(json.dumps(config, default=lambda value: sorted(value)))
     StableDiffusionPipeline.save_lora_weights(
         folder,
-        unet_lora_layers={key: value.detach().half() for key, value in layers.items()},
+        unet_lora_layers={key: value.half() for key, value in layers.items()},
         unet_lora_adapter_metadata=metadata,
         safe_serialization=True,
     )
