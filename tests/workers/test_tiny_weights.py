@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import LCMScheduler, StableDiffusionPipeline
+from diffusers import LCMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 
 from workers.tiny import LCM_LORA_DIR, MODEL_DIR, OUTLINE_LORA_DIR
 from workers.tiny.captions import COLOURS, SHAPES, Attributes, canonical, draw_attributes
+from workers.tiny.parts import shipped
 from workers.tiny.scenes import COLOUR_RGB, SIDE, render
+from workers.tiny.teacher import build_unet
 
 PICTURES = 32
 WANTED = draw_attributes(np.random.default_rng(0), PICTURES)
@@ -125,3 +127,11 @@ def test_style_and_accelerator_load_together() -> None:
     pipeline.set_adapters(["lcm", "outline"], [1.0, 0.8])
     found = set(pipeline.get_active_adapters())
     assert found == {"lcm", "outline"}
+
+
+def test_training_can_go_on_from_the_shipped_weights() -> None:
+    """Where the checkpoints are gone, the shipped UNet is a place to begin."""
+    start = shipped(UNet2DConditionModel, "unet")
+    unet = build_unet()
+    unet.load_state_dict(start.state_dict())
+    assert all(torch.isfinite(value).all() for value in unet.state_dict().values())

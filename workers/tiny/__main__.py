@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,12 @@ def _autoencoder(minutes: float) -> None:
     train_autoencoder(minutes)
 
 
-def _teacher(minutes: float) -> None:
+def _teacher(minutes: float, from_shipped: bool = False) -> None:
+    from diffusers import UNet2DConditionModel
+
     from workers.tiny.evaluate import GUIDANCE, Way
     from workers.tiny.look import quick_look
-    from workers.tiny.parts import trained_autoencoder, trained_text_encoder
+    from workers.tiny.parts import shipped, trained_autoencoder, trained_text_encoder
     from workers.tiny.teacher import build_pipeline, build_unet, train_teacher
 
     vae, encoder, twin = trained_autoencoder(), trained_text_encoder(), build_unet().eval()
@@ -56,7 +59,8 @@ def _teacher(minutes: float) -> None:
         twin.load_state_dict(run.averages["unet"].state)
         run.log(**quick_look(pipeline, Way("look", "dpm++", 12, GUIDANCE), "teacher"))
 
-    train_teacher(vae, encoder, minutes, look)
+    start = shipped(UNet2DConditionModel, "unet") if from_shipped else None
+    train_teacher(vae, encoder, minutes, look, start)
 
 
 def _model() -> None:
@@ -135,6 +139,11 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers.tiny", description=__doc__)
     parser.add_argument("stage", choices=("all", *STAGES))
     parser.add_argument("--minutes", type=float, help="time budget of a training stage")
+    parser.add_argument(
+        "--from-shipped",
+        action="store_true",
+        help="teacher: where there is no checkpoint, go on from the shipped weights",
+    )
     parser.add_argument("--processes", type=int, default=_processes())
     parser.add_argument("--seen", type=int, default=400, help="pictures a row, seen pairs")
     parser.add_argument("--held-out", type=int, default=150, help="pictures a row, held-out pairs")
@@ -151,7 +160,7 @@ def main(words: list[str] | None = None) -> None:
         "judge": _judge,
         "text": _text,
         "autoencoder": _autoencoder,
-        "teacher": _teacher,
+        "teacher": partial(_teacher, from_shipped=chosen.from_shipped),
         "lcm": _lcm,
     }
     cache_dir().mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from workers.metrics import frechet_distance, share
 from workers.tiny import LCM_LORA_DIR, MODEL_DIR, OUTLINE_LORA_DIR, cache_dir
 from workers.tiny.captions import Attributes, canonical, draw_attributes
 from workers.tiny.checkpoints import device, placed, rank, wait, world
-from workers.tiny.classifier import agreement, load_judge, read
+from workers.tiny.classifier import agreement, judge_path, load_judge, read
 from workers.tiny.scenes import render
 from workers.tiny.teacher import decode_latents, encode_latents
 
@@ -193,8 +193,8 @@ def machine() -> str:
 
 
 def _identity(way: Way, questions: str) -> str:
-    """What a row depends on: the way, the questions, and the bytes of the weights."""
-    found = hashlib.sha256(f"{way}|{questions}".encode())
+    """What a row depends on: the way, the questions, and the bytes of judge and weights."""
+    found = hashlib.sha256(f"{way}|{questions}".encode() + judge_path(0).read_bytes())
     folders = [MODEL_DIR, *(_ADAPTERS[name] for name, _ in way.adapters)]
     for path in sorted(path for folder in folders for path in folder.rglob("*.safetensors")):
         found.update(path.read_bytes())

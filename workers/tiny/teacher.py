@@ -159,13 +159,23 @@ class Captioner:
 
 
 def train_teacher(
-    vae: AutoencoderKL, encoder: CLIPTextModel, minutes: float = 60.0, look: Any = None
+    vae: AutoencoderKL,
+    encoder: CLIPTextModel,
+    minutes: float = 60.0,
+    look: Any = None,
+    start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:
-    """Train the UNet on cached latents; ``look(unet, run)`` is called now and then to judge it."""
+    """Train the UNet on cached latents; ``look(unet, run)`` is called now and then to judge it.
+
+    Without a checkpoint it begins from nothing, or from ``start``.
+    """
     torch.manual_seed(5)
     data, curve = latent_set(vae), Curve.of(build_scheduler())
     captioner = Captioner(encoder, MISTAKES, DROPPED)
-    unet = placed(build_unet())
+    unet = build_unet()
+    if start is not None:
+        unet.load_state_dict(start.state_dict())
+    placed(unet)
     optimiser = torch.optim.AdamW(unet.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01)
     count = _BATCH // world()
     run = Run("teacher", {"unet": unet}, optimiser, minutes, decay=0.998)
