@@ -106,6 +106,8 @@ import sys, signal
 from fewstep.cli import _leave
 from fewstep.private_stack import private_stack
 signal.signal(signal.SIGTERM, _leave)
+# Who runs tests in the background has SIGINT ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with private_stack(1, lambda line: None, ("redis", "s3")) as stack:
     pids = [mark.pid for mark in stack.state.processes.values()]
     print(stack.home, *pids, flush=True)

@@ -18,7 +18,7 @@ import torch
 from workers.tiny import MODEL_DIR, cache_dir
 from workers.tiny.checkpoints import Run, join, rank
 
-MINUTES = {"judge": 6.8, "text": 0.8, "autoencoder": 9.0, "teacher": 46.0, "lcm": 19.0}
+MINUTES = {"judge": 11.5, "text": 0.8, "autoencoder": 9.0, "teacher": 46.0, "lcm": 19.0}
 """Default time budgets of the stages: those of the shipped weights, on two CPU cores."""
 
 STAGES = ("judge", "text", "autoencoder", "teacher", "model", "lcm", "outline", "evaluate", "sheet")
