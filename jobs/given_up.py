@@ -23,9 +23,12 @@ class _LastWord:
         return TOKEN
 
 
-def commit_given_up(store: Store, job: Job, layout: JobLayout, dead: Mapping[str, str]) -> int:
+def commit_given_up(
+    store: Store, job: Job, layout: JobLayout, dead: Mapping[str, str], deaths: int
+) -> int:
     """Write a unit of failed rows for each range of `dead` ("first-stop" -> why); how many images.
 
+    `deaths`: how many processes died on each of them alone.
     Idempotent. A renderer that was believed dead and finished such a unit after all keeps its
     picture: its tar was there first, and is adopted.
     """
@@ -33,7 +36,7 @@ def commit_given_up(store: Store, job: Job, layout: JobLayout, dead: Mapping[str
     for name, why in sorted(dead.items()):
         first, stop = (int(part) for part in name.split("-"))
         unit = _unit(job, first, stop)
-        pictures = [_lost(store, job, layout, index, why) for index in range(first, stop)]
+        pictures = [_lost(store, job, layout, index, why, deaths) for index in range(first, stop)]
         last_word, times = _LastWord(), ShardTimes(started_ms=job.submitted_ms)
         try:
             commit_unit(store, last_word, job, layout, unit, TOKEN, 0, pictures, _maker(), times)
@@ -50,7 +53,7 @@ def _unit(job: Job, first: int, stop: int) -> Unit:
     return Unit(shard=shard, first=first, stop=stop, whole=whole)
 
 
-def _lost(store: Store, job: Job, layout: JobLayout, index: int, why: str) -> Picture:
+def _lost(store: Store, job: Job, layout: JobLayout, index: int, why: str, deaths: int) -> Picture:
     row = fetch_rows(store, job, index // job.repeats, index // job.repeats + 1)[0]
     image = image_of(job, index, row)
     return Picture(
@@ -64,6 +67,8 @@ def _lost(store: Store, job: Job, layout: JobLayout, index: int, why: str) -> Pi
             seed=image.seed,
             status="failed",
             error=f"given up: renderers died on it ({why})"[:500],
+            error_kind="died",
+            attempt=deaths,
             # No clock: whoever writes this again writes the same bytes.
             created_ms=job.submitted_ms,
             extra=row.extra,

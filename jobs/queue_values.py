@@ -163,6 +163,8 @@ class QueueJob:
     first_claim_ms: int | None
     last_progress_ms: int | None
     finished_ms: int | None
+    #: Process deaths on a single image before it is given up.
+    max_attempts: int = 0
 
     @property
     def images_waiting(self) -> int:

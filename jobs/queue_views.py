@@ -116,6 +116,7 @@ def _job(job_id: str, record: Mapping[str, str]) -> QueueJob:
         first_claim_ms=moment("first_claim_ms"),
         last_progress_ms=moment("last_progress_ms"),
         finished_ms=moment("finished_ms"),
+        max_attempts=number("max_attempts"),
     )
 
 

@@ -7,6 +7,11 @@ from pydantic import Field
 from jobs.recipe import Frozen
 from jobs.rows import Scalar
 
+#: Why an image has no picture, in a word: its exception, its pixels, its file, or its process.
+ErrorKind = Literal["", "device", "nan", "flat", "encode", "died"]
+#: Letters of a traceback that a row keeps: the last ones, where the error is.
+TRACEBACK_MAX = 4_000
+
 
 class StageTimes(Frozen):
     """Milliseconds one image took in each stage: a batch's time over its real images."""
@@ -45,12 +50,16 @@ class ImageRecord(Frozen):
     seed: int
     status: Literal["ok", "failed"]
     error: str = ""
+    error_kind: ErrorKind = ""
+    #: Of the exception that stood in the way, `TRACEBACK_MAX` letters at most.
+    traceback: str = Field(default="", max_length=TRACEBACK_MAX)
     #: Of the picture's file, whose name is `key.extension`; empty where it failed.
     file_name: str = ""
     sha256: str = ""
     bytes: int = 0
     #: Tokens of the prompt that the text encoder could not read.
     tokens_lost: int = 0
+    #: Which try made it: 1, and one more for each process that died on its unit before.
     attempt: int = 0
     batch_position: int = 0
     created_ms: int = 0

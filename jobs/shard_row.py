@@ -35,6 +35,8 @@ _COLUMNS: dict[str, Any] = {
     "seed": _INT,
     "status": _TEXT,
     "error": _TEXT,
+    "error_kind": _TEXT,
+    "traceback": _TEXT,
     "file_name": _TEXT,
     "shard": _TEXT,
     "sha256": _TEXT,
@@ -77,8 +79,10 @@ _COLUMNS: dict[str, Any] = {
 #: Unknown until the tar is written, so in the parquet file only, and null for an adopted tar.
 _LATER = "upload_ms"
 
+#: Columns that only the quarantine's files have.
+QUARANTINE_ONLY = frozenset({"attempts", "unit"})
 #: Names that a prompt source may not use for columns of its own.
-RESERVED_COLUMNS = frozenset(_COLUMNS)
+RESERVED_COLUMNS = frozenset(_COLUMNS) | QUARANTINE_ONLY
 
 
 def schema_of(columns: Mapping[str, ColumnKind]) -> pa.Schema:

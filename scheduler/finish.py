@@ -53,7 +53,7 @@ def _finish(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str, job_
         queue.finish(job_id, "failed")
         return True
     layout = layout_of(job, prefix)
-    commit_given_up(store, job, layout, queue.pieces(job_id).dead)
+    commit_given_up(store, job, layout, queue.pieces(job_id).dead, record.max_attempts)
     result = finish_job(store, layout, job, facts_of(job, catalog))
     if not result.complete:
         # Somebody removed manifests from the store: this is not ours to guess about.

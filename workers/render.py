@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jobs.job import Image
 from jobs.recipe import Recipe
-from jobs.records import StageTimes
+from jobs.records import ErrorKind, StageTimes
 from workers.engine import Engine
 from workers.noise import draw_noise
 from workers.sampler import make_sampler
@@ -28,6 +28,8 @@ class Rendered:
     error: str
     tokens_lost: int
     position: int
+    kind: ErrorKind = ""
+    traceback: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,9 +187,10 @@ def _decode_batch(latents: torch.Tensor, factor: int) -> int:
 
 def _judge(pixels: NDArray[np.uint8], finite: bool, lost: int, place: int) -> Rendered:
     if not finite:
-        return Rendered(None, "the picture has values that are not numbers (NaN)", lost, place)
+        text = "the picture has values that are not numbers (NaN)"
+        return Rendered(None, text, lost, place, "nan")
     if pixels.min() == pixels.max():
-        return Rendered(None, "the picture has one single colour value", lost, place)
+        return Rendered(None, "the picture has one single colour value", lost, place, "flat")
     return Rendered(pixels, "", lost, place)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from jobs.job import Image
-from jobs.records import ImageRecord, Picture, ShardTimes, StageTimes
+from jobs.records import TRACEBACK_MAX, ImageRecord, Picture, ShardTimes, StageTimes
 from workers.device_faults import DeviceLost, is_sticky
 from workers.encode import EXTENSIONS, encode, settings_of
 from workers.render import Batch, BatchRenderer, Rendered
@@ -93,12 +94,18 @@ class ShardRenderer:
             return self.batches.render(work.job.recipe, [image])
         except RuntimeError as error:
             _give_up_if_sticky(error)
-            return Batch([Rendered(None, f"rendering failed: {error}"[:500], 0, 0)], StageTimes())
+            text = f"rendering failed: {error}"[:500]
+            return Batch([Rendered(None, text, 0, 0, "device", _trace(error))], StageTimes())
 
 
 def _give_up_if_sticky(error: RuntimeError) -> None:
     if is_sticky(error):
         raise DeviceLost(f"the device failed: {error}"[:300]) from error
+
+
+def _trace(error: Exception) -> str:
+    """The end of its traceback, which is where the error is."""
+    return "".join(traceback.format_exception(error))[-TRACEBACK_MAX:]
 
 
 def _device_ms(times: StageTimes) -> float:
@@ -117,11 +124,13 @@ def _picture(work: Work, image: Image, rendered: Rendered, times: StageTimes) ->
     started = time.perf_counter()
     job = work.job
     data, error = b"", rendered.error
+    kind, trace = rendered.kind, rendered.traceback
     if rendered.pixels is not None:
         try:
             data = encode(rendered.pixels, job.format, job.quality, settings_of(job, image))
         except (OSError, ValueError) as broken:
             error = f"encoding failed: {broken}"[:500]
+            kind, trace = "encode", _trace(broken)
     key = work.layout.sample(image.index)
     record = ImageRecord(
         key=key,
@@ -133,6 +142,8 @@ def _picture(work: Work, image: Image, rendered: Rendered, times: StageTimes) ->
         seed=image.seed,
         status="ok" if data else "failed",
         error=error,
+        error_kind=kind,
+        traceback=trace,
         file_name=f"{key}.{EXTENSIONS[job.format]}" if data else "",
         sha256=hashlib.sha256(data).hexdigest() if data else "",
         bytes=len(data),

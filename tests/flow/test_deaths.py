@@ -1,6 +1,7 @@
 """A renderer that vanishes loses nothing: its shard is rendered again, once."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from jobs.catalog import Catalog
 from jobs.fetch import fetch_dataset
-from jobs.job import Job, JobRequest
+from jobs.job import Image, Job, JobRequest
+from jobs.recipe import Recipe
 from jobs.recover import recover_jobs
 from jobs.redis_client import control_client
 from jobs.results import outcome_of
@@ -19,6 +21,7 @@ from tests.flow.one_machine import PREFIX, House, table_rows
 from tests.servers import wait_until
 from workers import deliver
 from workers.engine import Engine
+from workers.render import Batch, BatchRenderer
 
 PROMPTS = "\n".join(f"a big red circle {number}" for number in range(12))
 
@@ -103,6 +106,7 @@ def test_a_poison_image_costs_itself(house: House, tmp_path: Path) -> None:
     assert sorted(rows) == list(range(12))
     assert [image for image, row in rows.items() if row["status"] == "failed"] == [5]
     assert "killed by signal 11" in rows[5]["error"]
+    assert (rows[5]["error_kind"], rows[5]["attempt"]) == ("died", 3)
     ended = house.queue.job(job.id)
     assert ended is not None
     assert (ended.outcome, ended.done_images, ended.dead_images) == ("done", 11, 1)
@@ -145,3 +149,26 @@ def test_redis_forgets_everything(house: House, tmp_path: Path) -> None:
     assert images_of(house, job, tmp_path) == list(range(12))
     control_client(house.redis_url).flushall()
     assert list(recover_jobs(house.store, house.queue, PREFIX)) == []
+
+
+def test_what_cannot_be_rendered_says_why(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that fails is rendered one by one: the row that fails alone keeps its traceback."""
+    whole = BatchRenderer.render
+
+    def render(self: BatchRenderer, recipe: Recipe, images: Sequence[Image]) -> Batch:
+        if any(image.index == 5 for image in images):
+            raise RuntimeError("no kernel for image 5")
+        return whole(self, recipe, images)
+
+    monkeypatch.setattr(BatchRenderer, "render", render)
+    job = house.submit(PROMPTS, JobRequest(shard_images=4, seed=1))
+    house.render(job)
+    fetch_dataset(house.store, house.layout(job), tmp_path)
+    rows = {row["image"]: row for row in table_rows(tmp_path)}
+    assert [image for image, row in rows.items() if row["status"] == "failed"] == [5]
+    assert rows[5]["error"] == "rendering failed: no kernel for image 5"
+    assert rows[5]["error_kind"] == "device"
+    assert "in render\n" in rows[5]["traceback"]
+    assert rows[4]["error_kind"] == rows[4]["traceback"] == ""
