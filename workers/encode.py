@@ -2,14 +2,16 @@
 
 import io
 import json
+import struct
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.ExifTags import Base
-from PIL.PngImagePlugin import PngInfo
 
 from jobs.job import Image, ImageFormat, Job
+from workers.png import png_file
 
 #: More JSON than this does not fit into an EXIF comment, two bytes a letter.
 EXIF_LETTERS = 30_000
@@ -48,18 +50,28 @@ def encode(
 ) -> bytes:
     """The file of a picture `[height, width, 3]`; the same pixels and settings, the same bytes.
 
-    PNG and WebP at quality 100 are lossless. Settings stand in PNG's `parameters` and `fewstep`
+    PNG and WebP at quality 100 are lossless. How much work goes into a file was chosen by
+    measurement (docs/decisions/0006-codecs.md). Settings stand in PNG's `parameters` and `fewstep`
     texts, or as JSON in the EXIF user comment.
     """
-    picture = Pillow.fromarray(pixels)
-    target = io.BytesIO()
     text = json.dumps(settings, ensure_ascii=False, sort_keys=True)
     if form == "png":
-        notes = PngInfo()
-        notes.add_itxt("parameters", _parameters(settings))
-        notes.add_itxt("fewstep", text)
-        picture.save(target, "PNG", pnginfo=notes, compress_level=1)
-        return target.getvalue()
+        return png_file(pixels, {"parameters": _parameters(settings), "fewstep": text})
+    exif = _exif(settings, text)
+    if form == "jpeg":
+        file = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
+        return _with_exif(file, exif)
+    target = io.BytesIO()
+    if quality == 100:
+        how = {"lossless": True, "quality": 25, "method": 0}
+    else:
+        how = {"quality": quality, "method": 2}
+    Pillow.fromarray(pixels).save(target, "WEBP", exif=exif, **how)
+    return target.getvalue()
+
+
+def _exif(settings: dict[str, object], text: str) -> bytes:
+    """The settings as EXIF: `Exif`, two zero bytes, and a TIFF block of less than 64 KB."""
     if len(text) > EXIF_LETTERS:
         # EXIF holds 64 KB; the whole row is in the tar and in the parquet file.
         cut = {
@@ -71,11 +83,12 @@ def encode(
     exif[Base.Software] = str(settings["generator"])
     # The EXIF user comment opens with eight bytes that name its character set.
     exif[Base.UserComment] = b"UNICODE\x00" + text.encode("utf-16-be")
-    if form == "jpeg":
-        picture.save(target, "JPEG", quality=quality, exif=exif)
-    else:
-        picture.save(target, "WEBP", quality=quality, lossless=quality == 100, exif=exif)
-    return target.getvalue()
+    return exif.tobytes()
+
+
+def _with_exif(jpeg: bytes, exif: bytes) -> bytes:
+    """A JPEG file with an APP1 segment after its first two bytes, where readers look for it."""
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
 
 
 def _parameters(settings: dict[str, object]) -> str:

@@ -2,6 +2,9 @@
 
 import io
 import json
+import sys
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from PIL import Image as Pillow
 from PIL.ExifTags import Base
 
 from workers.encode import encode
+from workers.png import png_file
 
 
 @pytest.fixture
@@ -54,3 +58,77 @@ def test_the_comment_tells_how(pixels: NDArray[np.uint8], form: str, prompt: str
     assert told["seed"] == 7
     assert prompt.startswith(told["prompt"])
     assert told.get("cut", False) == (told["prompt"] != prompt)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp"])
+def test_lossy_files_hold_the_same_picture(form: str) -> None:
+    """Colours in their order and their place: a smooth ramp comes back within 8 of 255."""
+    ramp = np.linspace(0, 255, 96, dtype=np.uint8)
+    flipped, half = ramp[::-1], np.full(96, 128, np.uint8)
+    wanted = np.stack([np.tile(one, (80, 1)) for one in (ramp, flipped, half)], axis=-1)
+    data = encode(wanted, form, 95, settings("x"))  # type: ignore[arg-type]
+    found = np.asarray(Pillow.open(io.BytesIO(data)))
+    assert found.shape == wanted.shape
+    assert np.abs(found.astype(int) - wanted).max() <= 8
+
+
+def pictures() -> dict[str, NDArray[np.uint8]]:
+    source = np.random.default_rng(2)
+    ramp = np.arange(48 * 40 * 3, dtype=np.uint32).reshape(48, 40, 3)
+    return {
+        "one pixel": np.full((1, 1, 3), 200, np.uint8),
+        "one row": source.integers(0, 256, (1, 33, 3), dtype=np.uint8),
+        "one column": source.integers(0, 256, (33, 1, 3), dtype=np.uint8),
+        "flat": np.zeros((64, 64, 3), np.uint8),
+        "ramp": (ramp % 251).astype(np.uint8),
+        "extremes": source.choice(np.array([0, 1, 254, 255], np.uint8), (50, 70, 3)),
+        "a view": source.integers(0, 256, (64, 64, 4), dtype=np.uint8)[:, ::-1, :3],
+    }
+
+
+@pytest.mark.parametrize("name", pictures())
+def test_pillow_reads_the_png_that_we_wrote(name: str) -> None:
+    """Every pixel, every checksum, every text."""
+    wanted = pictures()[name]
+    texts = {"parameters": "a\nb", "fewstep": '{"prompt": "日本 🎨"}'}
+    data = png_file(wanted, texts)
+    Pillow.open(io.BytesIO(data)).verify()
+    found = Pillow.open(io.BytesIO(data))
+    assert found.mode == "RGB"
+    assert np.array_equal(np.asarray(found), wanted)
+    assert found.text == texts  # type: ignore[attr-defined]
+
+
+def test_what_is_no_rgb_picture_is_refused() -> None:
+    for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)):
+        with pytest.raises(ValueError, match="no RGB picture"):
+            png_file(wrong, {})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def no_turns() -> Iterator[None]:
+    """A thread keeps the GIL until it gives it up by itself."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000.0)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("no_turns")
+@pytest.mark.parametrize(("form", "quality"), [("png", 95), ("jpeg", 95), ("webp", 95)])
+def test_encoding_leaves_other_threads_the_gil(form: str, quality: int) -> None:
+    """Another thread moves on while a picture is being encoded, not only afterwards."""
+    big = np.random.default_rng(3).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        encode(big, form, quality, settings("x"))  # type: ignore[arg-type]
+        ended.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    moved_on = not ended.is_set()
+    thread.join()
+    assert moved_on
