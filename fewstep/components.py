@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,7 +39,8 @@ class Place:
     home: Path
     state: StackState
     settings: Settings
-    variables: Mapping[str, str]
+    #: Holds secrets.
+    variables: Mapping[str, str] = field(repr=False)
 
     def log(self, component: str) -> Path:
         """Where a component writes what it has to say."""

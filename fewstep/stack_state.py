@@ -24,12 +24,12 @@ class StackState(Frozen):
     #: Of the machine's boot: after another one, all numbers below are strangers'.
     boot: str
     renderers: int
-    redis_url: str
+    redis_url: str = Field(repr=False)
     s3_endpoint: str | None
     s3_region: str
     s3_bucket: str
-    s3_access_key: str | None
-    s3_secret_key: str | None
+    s3_access_key: str | None = Field(repr=False)
+    s3_secret_key: str | None = Field(repr=False)
     api_url: str
     ray_address: str
     #: Ray's folder; short, because its sockets lie in it.

@@ -2,7 +2,9 @@
 
 FewstepError
 ├── InvalidInput        the user's prompts, recipe or options (exit 2, HTTP 422)
-│   └── TooLarge        a file, line or body beyond its limit (HTTP 413)
+│   ├── TooLarge        a file, line or body beyond its limit (HTTP 413)
+│   ├── BadText         text with characters that no column or file can hold
+│   └── NothingToRender prompts that are missing or blank
 ├── BadConfiguration    the operator's settings: keys, bucket, catalog, weights (exit 3, HTTP 503)
 ├── DamagedJob          a job's own files do not read as what they are (HTTP 500)
 ├── Unreachable         a server that does not answer (exit 3, HTTP 503)
@@ -58,6 +60,18 @@ class TooLarge(InvalidInput):
     """A file, line or request body beyond its limit."""
 
     http_status, code = 413, "too_large"
+
+
+class BadText(InvalidInput):
+    """Text with a character that cannot be written down: NUL, half of a surrogate pair."""
+
+    code = "bad_text"
+
+
+class NothingToRender(InvalidInput):
+    """There is no prompt, or it is blank."""
+
+    code = "empty"
 
 
 class BadConfiguration(FewstepError):

@@ -6,15 +6,16 @@ from jobs.errors import InvalidInput
 from jobs.job import Job
 from jobs.recipe import Frozen
 
-_SEGMENT = re.compile(r"^[a-z0-9][a-z0-9-]{0,39}$")
-_UNIT = re.compile(r"^(\d{1,8})(?::(\d{1,16})-(\d{1,16}))?$")
+# Matched as a whole: "$" would let a line feed through.
+_SEGMENT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_UNIT = re.compile(r"(\d{1,8})(?::(\d{1,16})-(\d{1,16}))?")
 
 SPLIT = "train"
 
 
 def segment(value: str, field: str) -> str:
     """`value` if it may stand in a storage key; raises InvalidInput otherwise."""
-    if not _SEGMENT.match(value):
+    if not _SEGMENT.fullmatch(value):
         raise InvalidInput(
             f"{value[:40]!r} may not stand in a storage key",
             where=field,
@@ -44,7 +45,7 @@ class Unit(Frozen):
 
 def parse_unit(name: str, shard_images: int, images: int) -> Unit:
     """The unit of that name in a job of `images` images."""
-    match = _UNIT.match(name)
+    match = _UNIT.fullmatch(name)
     if match is None:
         raise ValueError(f"{name!r} is no unit")
     shard = int(match[1])

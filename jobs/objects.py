@@ -1,8 +1,27 @@
 """What the store tells of its objects."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from jobs.errors import InvalidInput
+
+#: What S3 allows of a key, in bytes.
+MAX_KEY = 1024
+# Stores differ in what they make of "..", "%2e", a backslash or a control character in a key.
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,127})*")
+
+
+def checked_key(key: str) -> str:
+    """`key` if an object of ours may have it; raises InvalidInput otherwise."""
+    if len(key) > MAX_KEY or not _KEY.fullmatch(key):
+        raise InvalidInput(
+            f"{key[:60]!r} is no key that we write",
+            where="key",
+            remedy="names of A-Z a-z 0-9 . _ -, at most 128 each, joined by slashes",
+        )
+    return key
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from jobs.store import Store
 from jobs.timing import Timing
 
 #: How long the links of an answer work, in seconds.
-LINK_S = 3_600
+LINK_S = 900
 
 
 class ResultFile(Frozen):
@@ -21,7 +21,10 @@ class ResultFile(Frozen):
     key: str = Field(description="Its key in the bucket")
     bytes: int
     sha256: str
-    link: str = Field(description="Reads the file without keys for an hour: treat it as a secret")
+    link: str = Field(
+        repr=False,
+        description="Reads the file without keys for 15 minutes: treat it as a secret",
+    )
 
 
 class Results(Frozen):

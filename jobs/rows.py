@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import Field
 
-from jobs.errors import InvalidInput, TooLarge
+from jobs.errors import BadText, InvalidInput, NothingToRender, TooLarge
 from jobs.recipe import Frozen
 from jobs.seeds import MAX_SEED
 
@@ -18,7 +18,7 @@ MAX_COLUMNS = 64
 SOURCES = ("text", "jsonl")
 SourceFormat = Literal["text", "jsonl"]
 
-_COLUMN = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
+_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NOT_YET_PER_ROW = frozenset({"width", "height", "steps", "guidance", "model", "repeats"})
 
 Scalar = str | int | float | bool | None
@@ -46,14 +46,14 @@ def read_rows(lines: BinaryIO, source: SourceFormat, name: str) -> Iterator[Row]
             blank = blank or number
             continue
         if blank:
-            raise InvalidInput(
+            raise NothingToRender(
                 "the line is blank", where=f"{name}, line {blank}", remedy="remove it"
             )
         found = True
         where = f"{name}, line {number}"
         yield text_row(line, where) if source == "text" else _json_row(line, where)
     if not found:
-        raise InvalidInput("there is no prompt in it", where=name, remedy="one prompt a line")
+        raise NothingToRender("there is no prompt in it", where=name, remedy="one prompt a line")
 
 
 def read_inline(values: Iterable[str | dict[str, Any]]) -> Iterator[Row]:
@@ -64,14 +64,16 @@ def read_inline(values: Iterable[str | dict[str, Any]]) -> Iterator[Row]:
         where = f"prompts, row {number}"
         yield text_row(value, where) if isinstance(value, str) else object_row(value, where)
     if not found:
-        raise InvalidInput("there is no prompt in it", where="prompts", remedy="give at least one")
+        raise NothingToRender(
+            "there is no prompt in it", where="prompts", remedy="give at least one"
+        )
 
 
 def text_row(line: str, where: str) -> Row:
     """A row of a prompt alone."""
     prompt = _text(line.strip(), where, "prompt")
     if not prompt:
-        raise InvalidInput("the prompt is blank", where=where, remedy="remove the row")
+        raise NothingToRender("the prompt is blank", where=where, remedy="remove the row")
     return Row(prompt=prompt)
 
 
@@ -86,7 +88,7 @@ def object_row(value: dict[str, Any], where: str) -> Row:
         )
     prompt = _text(rest.pop("prompt"), where, "prompt")
     if not prompt.strip():
-        raise InvalidInput("the prompt is blank", where=where, remedy="remove the row")
+        raise NothingToRender("the prompt is blank", where=where, remedy="remove the row")
     negative = rest.pop("negative_prompt", None)
     return Row(
         prompt=prompt,
@@ -149,10 +151,17 @@ def _text(value: object, where: str, field: str) -> str:
             where=where,
             remedy="shorten it; text encoders read a few dozen words",
         )
+    return _writable(value, where, field)
+
+
+def _writable(value: str, where: str, field: str) -> str:
+    """`value` if files and columns can hold it."""
     if "\x00" in value:
-        raise InvalidInput(f"{field} holds a NUL character", where=where)
+        raise BadText(f"{field} holds a NUL character", where=where, remedy="remove it")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise InvalidInput(f"{field} holds half of a surrogate pair", where=where)
+        raise BadText(
+            f"{field} holds half of a surrogate pair", where=where, remedy="write whole characters"
+        )
     return value
 
 
@@ -173,7 +182,7 @@ def _extra(rest: dict[str, Any], where: str) -> dict[str, Scalar]:
         raise InvalidInput(f"more than {MAX_COLUMNS} columns of your own", where=where)
     extra: dict[str, Scalar] = {}
     for key, value in rest.items():
-        if not _COLUMN.match(key):
+        if not _COLUMN.fullmatch(key):
             raise InvalidInput(
                 f"{key[:40]!r} is no column name",
                 where=where,
@@ -188,8 +197,19 @@ def _extra(rest: dict[str, Any], where: str) -> dict[str, Scalar]:
         elif value is None or isinstance(value, bool | int | float):
             extra[key] = _storable(value, where, key)
         else:
-            extra[key] = json.dumps(value, ensure_ascii=False, sort_keys=True)
+            extra[key] = _as_json(value, where, key)
     return extra
+
+
+def _as_json(value: object, where: str, key: str) -> str:
+    """What is no scalar, as the text of a column."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise InvalidInput(f"{key} holds a number that is not finite", where=where) from error
+    except RecursionError as error:
+        raise InvalidInput(f"{key} is nested too deeply", where=where) from error
+    return _writable(text, where, key)
 
 
 def _storable(value: Scalar, where: str, key: str) -> Scalar:

@@ -6,6 +6,9 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+#: Names that begin with a letter or digit, so that none is "." or "..".
+_FOLDERS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127})*$"
+
 
 class Settings(BaseSettings):
     """One value per setting; `FEWSTEP_REDIS_URL` sets `redis_url`, and so on.
@@ -24,14 +27,15 @@ class Settings(BaseSettings):
     #: S3-compatible storage. No endpoint means AWS's own.
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
-    s3_bucket: str = "fewstep"
-    s3_prefix: str = "datasets"
+    s3_bucket: str = Field(default="fewstep", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    #: Folders in the bucket, joined by slashes.
+    s3_prefix: str = Field(default="datasets", max_length=400, pattern=_FOLDERS)
     s3_access_key: SecretStr | None = None
     s3_secret_key: SecretStr | None = None
 
     #: Where the API listens, and where its clients look for it.
     api_url: str = "http://127.0.0.1:8700"
-    tenant: str = "default"
+    tenant: str = Field(default="default", pattern="^[a-z0-9][a-z0-9-]{0,39}$")
 
     #: A TOML file with more models, accelerators and styles (see `jobs/catalog.toml`).
     catalog: Path | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from jobs.errors import BadConfiguration, NotFound
-from jobs.objects import ObjectInfo, PutReply, taken
+from jobs.objects import ObjectInfo, PutReply, checked_key, taken
 from jobs.s3_client import (
     BRIEF,
     CLIENT_ERRORS,
@@ -153,7 +153,7 @@ class Store:
         reply = self._patience.ask(
             lambda: self._client.copy_object(
                 Bucket=self.bucket,
-                Key=target,
+                Key=checked_key(target),
                 CopySource={"Bucket": self.bucket, "Key": source},
                 ContentType=content_type,
                 Metadata=dict(metadata),
@@ -240,6 +240,7 @@ class Store:
         metadata: Mapping[str, str] | None,
         if_absent: bool,
     ) -> PutReply:
+        checked_key(key)
         metadata = metadata or {}
         if if_absent and not self.honours_absent and (found := self.head(key)) is not None:
             return taken(found, metadata)

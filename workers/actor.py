@@ -16,6 +16,7 @@ from jobs.store import Store
 from workers.leases import LeaseKeeper
 from workers.loading import load_parts
 from workers.shard_loop import ShardLoop
+from workers.weight_files import forbid_remote_code
 
 log = logging.getLogger("workers.actor")
 
@@ -87,6 +88,7 @@ class Renderer:
 
     def _run(self) -> None:
         settings = Settings()
+        forbid_remote_code(hub_access=settings.hub_access)
         worker = f"{self._name}.{uuid.uuid4().hex[:6]}"
         redis_url = settings.redis_url.get_secret_value()
         keeper = LeaseKeeper(

@@ -6,6 +6,7 @@ from pathlib import Path
 from jobs.errors import BadConfiguration
 from jobs.recipe import Weights
 from workers import tiny
+from workers.weight_files import check_files, pickled_in
 
 #: What is read of a folder: never pickles, never code.
 PATTERNS = ("*.safetensors", "*.json", "*.txt")
@@ -28,8 +29,10 @@ def locate(weights: Weights, *, hub_access: bool = False) -> Path:
     else:
         folder = BUILTIN.get(name, Path(name)) if kind == "builtin" else Path(name)
     if not folder.is_dir() or not any(folder.rglob("*.safetensors")):
+        pickle = pickled_in(folder)
         raise BadConfiguration(
-            "there is no .safetensors file in it (pickled weights are not loaded)",
+            "there is no .safetensors file in it"
+            + (f", and {pickle} is pickled: such weights are not loaded" if pickle else ""),
             where=f"{weights.source} ({folder})",
             remedy="check the source in the catalog",
         )
@@ -50,6 +53,7 @@ def digest(folder: Path) -> str:
 def verified(weights: Weights, *, hub_access: bool = False) -> tuple[Path, str]:
     """The local folder and its digest; raises BadConfiguration where the catalog says another."""
     folder = locate(weights, hub_access=hub_access)
+    check_files(folder)
     found = digest(folder)
     if weights.sha256 and weights.sha256 != found:
         raise BadConfiguration(

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from jobs import store as store_module
 from jobs import upload
-from jobs.errors import BadConfiguration, FewstepError, NotFound, Unreachable
+from jobs.errors import BadConfiguration, FewstepError, InvalidInput, NotFound, Unreachable
 from jobs.s3_client import Patience
 from jobs.settings import Settings
 from jobs.store import Store
@@ -301,3 +301,15 @@ def test_patience_does_not_wait_for_what_will_not_pass(
 
     assert type(raised.value) is kind
     assert clock.pauses == []
+
+
+@pytest.mark.parametrize(
+    "key", ["../x", "a/../b", "/a", "a//b", "a/%2e%2e/b", "a\\b", "a\n", "a" * 1025, "", "./a"]
+)
+def test_a_key_out_of_its_folder_is_refused(store: Store, key: str) -> None:
+    """Some stores take them as they are, some as paths: nobody is asked."""
+    with pytest.raises(InvalidInput, match="no key that we write"):
+        store.put(key, b"1")
+    with pytest.raises(InvalidInput, match="no key that we write"):
+        store.copy("a", key, content_type="text/plain", metadata={})
+    assert list(store.list("")) == []
