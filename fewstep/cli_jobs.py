@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(with_job_options(submit))
     app.command("jobs")(list_jobs)
-    for command in (show, watch, cancel, pause, resume, fetch):
+    for command in (show, watch, cancel, pause, resume, failed, fetch):
         app.command()(command)
 
 
@@ -90,6 +90,22 @@ def pause(job_id: JobId, *, json: AsJson = False) -> None:
 def resume(job_id: JobId, *, json: AsJson = False) -> None:
     """Let a paused job go on."""
     _ask(lambda client: client.resume(job_id), json=json)
+
+
+def failed(
+    job_id: JobId,
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 100,
+    *,
+    json: AsJson = False,
+) -> None:
+    """List the images of a job that have no picture, and why; also while it runs."""
+    from itertools import islice
+
+    from fewstep.report import show_failed
+
+    with client_here() as client:
+        images = list(islice(client.failed(job_id), limit))
+    as_json({"id": job_id, "failed": images}) if json else show_failed(images)
 
 
 def fetch(job_id: JobId, out: Out, *, json: AsJson = False) -> None:

@@ -37,6 +37,15 @@ ShardImages = Annotated[
     int | None, typer.Option(help="Images in one shard; by default about sixteen shards.")
 ]
 Priority = Annotated[int, typer.Option(help="0 to 9; 9 is served first.")]
+MaxFailed = Annotated[
+    str | None,
+    typer.Option(
+        "--max-failed-rows",
+        metavar="N|SHARE",
+        help="Stop when more images fail: a number, or a share as 0.05. Default: half, at least "
+        "1,000.",
+    ),
+]
 Title = Annotated[str, typer.Option("--name", help="A name for people to know the job by.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output; progress elsewhere.")
@@ -70,6 +79,7 @@ class JobOptions:
     quality: int
     shard_images: int | None
     priority: int
+    max_failed_rows: str | None
     name: str
 
 
@@ -88,6 +98,7 @@ def job_options(
     quality: Quality = 95,
     shard_images: ShardImages = None,
     priority: Priority = 4,
+    max_failed_rows: MaxFailed = None,
     name: Title = "",
 ) -> JobOptions:
     """The options as one value; its signature is what the command line shows."""
@@ -144,3 +155,13 @@ def styles_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
                 remedy="give NAME=WEIGHT, e.g. outline=0.8",
             ) from error
     return tuple(found)
+
+
+def limit_of(given: str | None) -> int | float | str | None:
+    """`100` as a number, `0.05` as a share; anything else is left for the request to refuse."""
+    if given is None or given.isdigit():
+        return given and int(given)
+    try:
+        return float(given)
+    except ValueError:
+        return given

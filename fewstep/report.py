@@ -51,6 +51,18 @@ def show_jobs(views: "Sequence[JobView]") -> None:
     _console().print(table)
 
 
+def show_failed(images: "Sequence[Mapping[str, Any]]") -> None:
+    """A line per image without a picture."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("image", "row", "seed", "tries", "kind", "error", "prompt"):
+        table.add_column(name, no_wrap=name not in ("error", "prompt"))
+    for one in images:
+        numbers = (str(one[name]) for name in ("image", "row", "seed", "attempts"))
+        words = (escape(str(one[name])[:200]) for name in ("error", "prompt"))
+        table.add_row(*numbers, one["error_kind"], *words)
+    _console().print(table if images else "no image failed")
+
+
 def show_job(view: JobView) -> None:
     """All of one job."""
     state = f"{view.state} ({view.reason})" if view.reason else view.state
@@ -58,7 +70,7 @@ def show_job(view: JobView) -> None:
     pairs: dict[str, object] = {
         "name": view.name or "-",
         "state": state,
-        "images": f"{view.done} of {view.images} done, {view.failed} failed",
+        "images": f"{view.done} of {view.images} done, {view.failed} failed{_of_limit(view)}",
         "shards": f"{view.shards}, {view.shards_running} running",
         "priority": view.priority,
         "submitted": _clock(view.submitted_ms),
@@ -73,6 +85,11 @@ def show_job(view: JobView) -> None:
     for number, warning in enumerate(view.warnings, start=1):
         pairs[f"note {number}"] = warning
     show_pairs(view.id, pairs)
+
+
+def _of_limit(view: JobView) -> str:
+    limited = view.max_failed_rows is not None and view.max_failed_rows < view.images
+    return f" (stops beyond {view.max_failed_rows})" if limited else ""
 
 
 def show_status(facts: Mapping[str, Any]) -> None:

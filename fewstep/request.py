@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fewstep.options import JobOptions, checked, styles_of
+from fewstep.options import JobOptions, checked, limit_of, styles_of
 from jobs.client_upload import SUFFIXES
 from jobs.errors import InvalidInput
 from jobs.job import JobRequest
@@ -43,6 +43,7 @@ def request_of(options: JobOptions) -> JobRequest:
         quality=options.quality,
         shard_images=options.shard_images,
         priority=options.priority,
+        max_failed_rows=limit_of(options.max_failed_rows),
     )
 
 

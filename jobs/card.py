@@ -58,8 +58,12 @@ def dataset_card(
     timing: Timing,
     manifests: Sequence[Manifest],
     licences: Mapping[str, str],
+    ended: str = "",
 ) -> str:
-    """`README.md`: front matter that dataset loaders read, then text for people."""
+    """`README.md`: front matter that dataset loaders read, then text for people.
+
+    `ended`: why the job ended before all its images were accounted for.
+    """
     title = _plain(job.name) or f"fewstep job {job.id}"
     extension = "jpg" if job.format == "jpeg" else job.format
     return "\n".join(
@@ -71,8 +75,8 @@ def dataset_card(
             f"# {title}",
             "",
             f"{index.ok} pictures of {job.rows.count} prompts ({job.repeats} each), made by a",
-            f"few-step diffusion model in {len(index.shards)} shards."
-            + (f" {index.failed} images could not be made." if index.failed else ""),
+            f"few-step diffusion model in {len(index.shards)} shards.",
+            *_shortcomings(index, ended),
             "",
             *_table("How they were made", _recipe_facts(job, manifests)),
             *_table("Licences of the weights", sorted(licences.items())),
@@ -80,6 +84,15 @@ def dataset_card(
             _READING.format(extension=extension),
         ]
     )
+
+
+def _shortcomings(index: DatasetIndex, ended: str) -> Iterable[str]:
+    if index.failed:
+        yield f"\n{index.failed} images could not be made: `quarantine/` has a row for each, with"
+        yield "error, traceback and number of tries. `fewstep retry-failed` tries them again."
+    if ended:
+        left = index.images - index.ok - index.failed
+        yield f"\n**Not complete.** {left} of {index.images} images were not rendered: {ended}"
 
 
 def _front_matter(

@@ -123,6 +123,19 @@ class Client:
             files += page["files"]
         return page | {"files": files}
 
+    def failed(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """Every image without a picture so far: prompt, seed, error, traceback and so on.
+
+        May be asked while the job runs, for what is known of it by then.
+        """
+        params: dict[str, str] = {"limit": "500"}
+        while True:
+            page = self._wire.call("GET", f"/v1/jobs/{job_id}/failed", params=params)
+            yield from page["failed"]
+            if page["cursor"] is None:
+                return
+            params["cursor"] = page["cursor"]
+
     def timing(self, job_id: str) -> dict[str, Any]:
         """The time of every stage (`timing.json`). Raises Conflict while the job is unfinished."""
         return self._wire.call("GET", f"/v1/jobs/{job_id}/timing")

@@ -10,7 +10,7 @@ from jobs.layout import SPLIT
 from jobs.manifest import FileFacts, Manifest
 from jobs.recipe import Frozen
 
-_FILE = rf"^{SPLIT}/[0-9][0-9-]*\.(tar|parquet)$"
+_FILE = rf"^({SPLIT}|quarantine)/[0-9][0-9-]*\.(tar|parquet)$"
 
 
 class IndexFile(Frozen):
@@ -38,14 +38,18 @@ class IndexShard(IndexFile):
 
 
 class DatasetIndex(Frozen):
-    """Every shard of a finished job, in the order of its images."""
+    """Every shard of a job that has ended, in the order of its images."""
 
     version: Literal[1] = 1
     job: str
+    #: Whether every image is accounted for: false where the job was cancelled or stopped.
+    complete: bool = True
     images: int
     ok: int
     failed: int
     shards: tuple[IndexShard, ...] = Field(strict=False)
+    #: A row for every image without a picture, and why; no file where there is none.
+    quarantine: tuple[IndexFile, ...] = Field(default=(), strict=False)
 
     @property
     def bytes(self) -> int:
@@ -78,14 +82,22 @@ def gaps(chosen: Sequence[Manifest], images: int) -> list[tuple[int, int]]:
     return [*found, (at, images)] if at < images else found
 
 
-def index_of(job: Job, chosen: Sequence[Manifest]) -> DatasetIndex:
-    """The index of a cover without gaps."""
+def index_of(
+    job: Job,
+    chosen: Sequence[Manifest],
+    *,
+    complete: bool = True,
+    quarantine: tuple[IndexFile, ...] = (),
+) -> DatasetIndex:
+    """The index of an ordered cover; `complete`: it has no gaps."""
     return DatasetIndex(
         job=job.id,
+        complete=complete,
         images=job.images,
         ok=sum(one.ok for one in chosen),
         failed=sum(one.failed for one in chosen),
         shards=tuple(_shard(one) for one in chosen),
+        quarantine=quarantine,
     )
 
 

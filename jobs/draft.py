@@ -61,6 +61,7 @@ def draft_job(
         quality=request.quality,
         shard_images=size,
         priority=request.priority,
+        max_failed_rows=request.failed_limit(images),
         submitted_ms=now_ms,
         request_sha256=_request_digest(request, rows),
         warnings=tuple(_warnings(request, recipe, tally)),
@@ -108,6 +109,7 @@ def order_of(job: Job) -> SubmitRequest:
         priority=job.priority,
         unit_cost=device_seconds(job.recipe),
         batch_images=job.recipe.batch_images,
+        max_failed=job.max_failed_rows,
     )
 
 

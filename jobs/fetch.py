@@ -37,14 +37,23 @@ class _Wanted:
 
 
 def read_index(store: Store, layout: JobLayout) -> DatasetIndex:
-    """The index of a finished dataset; raises NotFound where it is not finished."""
-    if store.head(layout.success) is None:
-        raise NotFound(
-            "the dataset is not finished",
-            where=f"job {layout.job_id}",
-            remedy="wait for the job to be done",
-        )
-    return DatasetIndex.model_validate_json(store.get(layout.index))
+    """The index of a dataset whose job has ended; raises NotFound where there is none yet.
+
+    That of a job which was cancelled or stopped lists what there is of it (`complete` is false).
+    """
+    waiting = NotFound(
+        "the dataset is not finished",
+        where=f"job {layout.job_id}",
+        remedy="wait for the job to be done",
+    )
+    finished = store.head(layout.success) is not None
+    try:
+        index = DatasetIndex.model_validate_json(store.get(layout.index))
+    except NotFound as error:
+        raise waiting from error
+    if index.complete and not finished:
+        raise waiting
+    return index
 
 
 def fetch_dataset(
@@ -53,10 +62,11 @@ def fetch_dataset(
     out: Path,
     progress: Progress = lambda there, total: None,
 ) -> Fetched:
-    """Download a finished dataset to the root of `out`; what is right already is kept.
+    """Download a dataset to the root of `out`; what is right already is kept.
 
-    Tars and parquet files are compared with their digests. Raises NotFound where the job is not
-    finished, FewstepError where a file is not what the index says, even when read again.
+    Tars and parquet files are compared with their digests. Of a job that was cancelled or stopped
+    it is what there is, without `_SUCCESS`. Raises NotFound where the job has not ended,
+    FewstepError where a file is not what the index says, even when read again.
     """
     index = read_index(store, layout)
     shards = [_Wanted(one.name, one.bytes, one.sha256) for one in _shard_files(index)]
@@ -64,14 +74,15 @@ def fetch_dataset(
     total = sum(one.bytes for one in shards + rest)
     there = kept = 0
     # What tells a reader that all is there comes last, here as in the store.
-    for group in (shards, rest, [_Wanted(_name(layout, layout.success), 0)]):
+    last = [_Wanted(_name(layout, layout.success), 0)] if index.complete else []
+    for group in (shards, rest, last):
         with ThreadPoolExecutor(_READERS) as readers:
             jobs = {readers.submit(_fetch, store, layout, one, out): one for one in group}
             for job in as_completed(jobs):
                 kept += job.result()
                 there += jobs[job].bytes
                 progress(there, total)
-    return Fetched(files=len(shards) + len(rest) + 1, kept=kept, bytes=total)
+    return Fetched(files=len(shards) + len(rest) + len(last), kept=kept, bytes=total)
 
 
 def _fetch(store: Store, layout: JobLayout, wanted: _Wanted, out: Path) -> bool:
@@ -102,6 +113,7 @@ def _shard_files(index: DatasetIndex) -> Iterator[IndexFile]:
     for shard in index.shards:
         yield shard
         yield shard.parquet
+    yield from index.quarantine
 
 
 def _other_files(layout: JobLayout, index: DatasetIndex) -> list[str]:

@@ -1,6 +1,7 @@
 """Finishing a job: index, timing, card and contact sheet from its manifests, `_SUCCESS` last."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from jobs.errors import FewstepError
 from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
+from jobs.quarantine import failed_rows, remove_old_quarantine, write_quarantine
 from jobs.recipe import Frozen
 from jobs.store import Store
 from jobs.timing import Timing, timing_of
@@ -43,6 +45,8 @@ class Finished(Frozen):
     bytes: int
     missing: tuple[tuple[int, int], ...] = Field(default=(), strict=False)
     timing: Timing | None = None
+    #: Error -> how many images failed with it.
+    errors: dict[str, int] = Field(default_factory=dict)
 
 
 def facts_of(job: Job, catalog: Catalog, retries: int | None = None) -> Facts:
@@ -60,35 +64,56 @@ def facts_of(job: Job, catalog: Catalog, retries: int | None = None) -> Facts:
     return Facts(licences=found, retries=retries)
 
 
-def finish_job(store: Store, layout: JobLayout, job: Job, facts: Facts) -> Finished:
+def finish_job(
+    store: Store, layout: JobLayout, job: Job, facts: Facts, *, ended: str = ""
+) -> Finished:
     """Write what makes a dataset of the job's shards; nothing where images are missing.
+
+    `ended`: why the job ended early (cancelled, stopped). Then what there is of it gets all files
+    but `_SUCCESS`, and index and card say that it is not complete.
 
     May be repeated, also by two at once: the same manifests make the same files. What lies among
     the shards and is in no chosen manifest (a late part of a split shard) is removed.
     """
-    found = _manifests(store, layout, job)
-    chosen = cover(found)
-    index = index_of(job, chosen)
+    chosen = cover(_manifests(store, layout, job))
     missing = gaps(chosen, job.images)
-    if missing:
-        return _summary(index, missing=missing)
+    if (missing and not ended) or not chosen:
+        return _summary(index_of(job, chosen), chosen, missing)
+    quarantine = write_quarantine(store, layout, job, failed_rows(store, layout, job, chosen))
+    index = index_of(job, chosen, complete=not ended, quarantine=quarantine)
     _remove_strays(store, layout, index)
+    remove_old_quarantine(store, layout, quarantine)
     timing = timing_of(job, chosen, facts.retries)
+    _write_about(store, layout, job, index, timing, chosen, facts, ended)
+    store.delete_prefix(f"{layout.scratch}staged/")
+    return _summary(index, chosen, missing, timing)
+
+
+def _write_about(
+    store: Store,
+    layout: JobLayout,
+    job: Job,
+    index: DatasetIndex,
+    timing: Timing,
+    chosen: Sequence[Manifest],
+    facts: Facts,
+    ended: str,
+) -> None:
+    """What tells a reader of the shards; `_SUCCESS` last, where the dataset is complete."""
     index_json = index.model_dump_json(indent=1).encode()
     tars = [(layout.root + shard.name, shard.bytes) for shard in index.shards if shard.ok]
     _put_text(store, layout.index, index_json, _JSON)
     _put_text(store, layout.timing, timing.model_dump_json(indent=1).encode(), _JSON)
-    card = dataset_card(job, index, timing, chosen, facts.licences)
+    card = dataset_card(job, index, timing, chosen, facts.licences, ended)
     _put_text(store, layout.card, card.encode(), "text/markdown; charset=utf-8")
     store.put(
         layout.contact_sheet,
         contact_sheet(first_pictures(store, tars)),
         content_type="image/png",
     )
-    digest = hashlib.sha256(index_json).hexdigest()
-    _put_text(store, layout.success, f"index.json sha256 {digest}\n".encode(), "text/plain")
-    store.delete_prefix(f"{layout.scratch}staged/")
-    return _summary(index, timing=timing)
+    if index.complete:
+        digest = hashlib.sha256(index_json).hexdigest()
+        _put_text(store, layout.success, f"index.json sha256 {digest}\n".encode(), "text/plain")
 
 
 def _manifests(store: Store, layout: JobLayout, job: Job) -> list[Manifest]:
@@ -114,12 +139,14 @@ def _put_text(store: Store, key: str, data: bytes, content_type: str) -> None:
 
 def _summary(
     index: DatasetIndex,
-    *,
-    missing: Sequence[tuple[int, int]] = (),
+    chosen: Sequence[Manifest],
+    missing: Sequence[tuple[int, int]],
     timing: Timing | None = None,
 ) -> Finished:
+    errors = sum((Counter(one.status_dict) for one in chosen), Counter())
+    del errors["ok"]
     return Finished(
-        complete=not missing,
+        complete=index.complete and not missing,
         images=index.images,
         ok=index.ok,
         failed=index.failed,
@@ -127,4 +154,5 @@ def _summary(
         bytes=index.bytes,
         missing=tuple(missing),
         timing=timing,
+        errors=dict(errors.most_common()),
     )

@@ -4,7 +4,7 @@ import base64
 import hashlib
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from jobs.recipe import Frozen, Name, Recipe, RecipeRequest
 from jobs.rows import Row
@@ -15,6 +15,8 @@ MAX_SHARD_IMAGES = 10_000
 MAX_SHARDS = 8_000_000
 #: Rows in one spooled page: a renderer fetches the pages its shard touches.
 PAGE_ROWS = 1_000
+#: A job that says nothing of failures is not stopped before so many.
+FAILED_FLOOR = 1_000
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 ColumnKind = Literal["bool", "int", "float", "string"]
@@ -36,6 +38,25 @@ class JobRequest(Frozen):
     shard_images: int | None = Field(default=None, ge=1, le=MAX_SHARD_IMAGES)
     #: 0 to 9; 9 is served first.
     priority: int = Field(default=4, ge=0, le=9)
+    #: Images that may fail before the job is stopped: a whole number of them, or a share of all
+    #: below 1 (0.05: one in twenty). None: half of them, but never fewer than 1,000.
+    max_failed_rows: int | float | None = None
+
+    @field_validator("max_failed_rows", mode="before")
+    @classmethod
+    def _number_or_share(cls, value: object) -> object:
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**13
+        if value is None or whole or (isinstance(value, float) and 0 < value < 1):
+            return value
+        raise ValueError("a whole number of images, or a share above 0 and below 1")
+
+    def failed_limit(self, images: int) -> int:
+        """How many of so many images may fail."""
+        asked = self.max_failed_rows
+        if asked is None:
+            return max(FAILED_FLOOR, images // 2)
+        # 0.29 x 100 is 28.999... in floating point.
+        return asked if isinstance(asked, int) else int(asked * images + 1e-9)
 
 
 class Rows(Frozen):
@@ -62,6 +83,8 @@ class Job(Frozen):
     quality: int
     shard_images: int
     priority: int
+    #: Images that may fail before it is stopped; None: any number.
+    max_failed_rows: int | None = None
     submitted_ms: int
     #: Digest of request and rows: the same key with another digest is a conflict.
     request_sha256: str
@@ -135,6 +158,8 @@ class JobView(Frozen):
     shards: int
     shards_running: int
     priority: int
+    #: Images that may fail before it is stopped; None: any number.
+    max_failed_rows: int | None = None
     submitted_ms: int
     started_ms: int | None = None
     finished_ms: int | None = None

@@ -118,6 +118,15 @@ class JobLayout(Frozen):
         """The folder of the shards."""
         return f"{self.root}{SPLIT}/"
 
+    @property
+    def quarantine_folder(self) -> str:
+        """The folder of the rows without a picture."""
+        return f"{self.root}quarantine/"
+
+    def quarantine(self, number: int) -> str:
+        """File `number` of the rows without a picture."""
+        return f"{self.quarantine_folder}{number:05d}.parquet"
+
     def stem(self, unit: Unit) -> str:
         """`00017`, or `00017-0500-0999` for a part (indexes in the shard, last included)."""
         if unit.whole:

@@ -25,6 +25,9 @@ local function int(x) return string.format('%.0f', x) end
 local function job_key(j) return P .. 'job:' .. j end
 local function get(j, ...) return call('HMGET', job_key(j), ...) end
 local function of(name, j) return P .. name .. ':' .. j end
+-- A job that may go on, and one whose running units are to end (by its user, or by its budget).
+local function live(state) return state == 'run' or state == 'pause' end
+local function ending(state) return state == 'cancel' or state == 'stop' end
 
 -- First image, end, and shard of a unit of job j; nil if the job or the unit does not exist.
 local function span(j, u)
@@ -155,7 +158,7 @@ local function unlease(j, u)
   if call('HINCRBY', P .. 'tenant_units', f[1], -1) <= 0 then
     call('HDEL', P .. 'tenant_units', f[1])
   end
-  if call('HINCRBY', job_key(j), 'units', -1) == 0 and f[2] == 'cancel' then
+  if call('HINCRBY', job_key(j), 'units', -1) == 0 and ending(f[2]) then
     call('ZADD', P .. 'finishing', now, j)
   end
   return token, worker, progress
@@ -181,18 +184,25 @@ local function book(j, done, failed, dead)
   call('HSET', job_key(j), 'last_progress_ms', int(now))
 end
 
--- Images of a shard were booked: its bit is set with the last of them, the job is fin with the last.
+-- Too many images failed: the job stops. All are accounted for: it is fin. Otherwise it goes on.
+local function conclude(j)
+  local f = get(j, 'done', 'failed', 'dead', 'images', 'state', 'restoring', 'max_failed', 'units')
+  if not live(f[5]) or f[6] == '1' then return end
+  local lost = f[2] + f[3]
+  local spent = f[7] and lost > tonumber(f[7])
+  if not spent and f[1] + lost < tonumber(f[4]) then return end
+  drop_work(j)
+  call('HSET', job_key(j), 'state', spent and 'stop' or 'fin')
+  if tonumber(f[8]) == 0 then call('ZADD', P .. 'finishing', now, j) end
+  event('state', j, '', 'state', spent and 'stop' or 'fin')
+end
+
+-- Images of a shard were booked: its bit is set with the last of them.
 local function settle(j, top, images)
   local left = call('HGET', of('split', j), top)
   if left then left = call('HINCRBY', of('split', j), top, int(-images)) end
   if not left or left <= 0 then call('SETBIT', of('bits', j), top, 1) end
-  local f = get(j, 'done', 'failed', 'dead', 'images', 'state')
-  if f[1] + f[2] + f[3] == tonumber(f[4]) and (f[5] == 'run' or f[5] == 'pause') then
-    drop_work(j)
-    call('HSET', job_key(j), 'state', 'fin')
-    call('ZADD', P .. 'finishing', now, j)
-    event('state', j, '', 'state', 'fin')
-  end
+  conclude(j)
 end
 
 -- [a,p) was fine, [p,p+batch) is suspect, the rest unseen; without news, or none that helps, halves.
@@ -220,7 +230,7 @@ end
 -- A process died on the unit: again later, in parts, or (a single image) never.
 local function crash(j, u, progress, why)
   local f = get(j, 'max_attempts', 'batch_images', 'state')
-  if f[3] ~= 'run' and f[3] ~= 'pause' then return 'cancelled' end
+  if not live(f[3]) then return 'cancelled' end
   local a, b, top = span(j, u)
   -- Parts of a shard that already crashed enough are split at once; a last image gets every attempt.
   local attempts = (u == int(top) or b - a == 1) and tonumber(f[1]) or 1

@@ -77,6 +77,8 @@ class SubmitRequest:
     #: The tenant's share of devices, and the units it may hold at once (0: any number).
     tenant_weight: float = 1.0
     tenant_cap: int = 0
+    #: Images that may fail before the job is stopped; None: any number.
+    max_failed: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("job_id", "tenant", "engine_key", "spec_sha256"):
@@ -90,6 +92,8 @@ class SubmitRequest:
         checked_range(self.unit_cost, 1e-9, 1e6, "unit_cost")
         checked_range(self.tenant_weight, 1e-6, 1e6, "tenant_weight")
         checked_range(self.tenant_cap, 0, 1_000_000, "tenant_cap")
+        if self.max_failed is not None:
+            checked_range(self.max_failed, 0, MAX_IMAGES, "max_failed")
 
     @property
     def shards(self) -> int:
@@ -139,7 +143,7 @@ class QueueJob:
     job_id: str
     tenant: str
     engine_key: str
-    #: run, pause, cancel, fin (all images accounted for), closed (see `outcome`).
+    #: run, pause, cancel, stop (too many images failed), fin (all are accounted for), closed.
     state: str
     #: done, failed or cancelled once closed, else "".
     outcome: str
@@ -165,6 +169,10 @@ class QueueJob:
     finished_ms: int | None
     #: Process deaths on a single image before it is given up.
     max_attempts: int = 0
+    #: Images that may fail before it is stopped; None: any number.
+    max_failed: int | None = None
+    #: Why it ended as it did; empty where nothing is to be said.
+    reason: str = ""
 
     @property
     def images_waiting(self) -> int:

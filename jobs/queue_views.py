@@ -117,6 +117,8 @@ def _job(job_id: str, record: Mapping[str, str]) -> QueueJob:
         last_progress_ms=moment("last_progress_ms"),
         finished_ms=moment("finished_ms"),
         max_attempts=number("max_attempts"),
+        max_failed=moment("max_failed"),
+        reason=record.get("reason", ""),
     )
 
 

@@ -132,7 +132,8 @@ def _digests(store: Store, layout: JobLayout) -> dict[str, str]:
         return {}
     except ValidationError as error:
         raise _damaged(layout.index, error) from error
-    return {file.name: file.sha256 for shard in index.shards for file in (shard, shard.parquet)}
+    files = [file for shard in index.shards for file in (shard, shard.parquet)]
+    return {file.name: file.sha256 for file in (*files, *index.quarantine)}
 
 
 def _damaged(key: str, error: ValidationError) -> DamagedJob:

@@ -8,8 +8,9 @@ local ops = {}
 
 function ops.submit() -- job tenant engine priority images shard_images max_attempts idempotency sha
   --                     unit_cost batch_images weight cap restoring open_max tenant_max keep_ms
+  --                     max_failed ('': any number)
   local j, tenant, engine, priority, images, size, attempts, key, sha = unpack(ARGV, 3, 11)
-  local cost, batch, weight, cap, restoring, open_max, tenant_max, keep = unpack(ARGV, 12, 19)
+  local cost, batch, weight, cap, restoring, open_max, tenant_max, keep, max_failed = unpack(ARGV, 12, 20)
   if key ~= '' then
     local known, known_sha = string.match(call('GET', P .. 'once:' .. tenant .. '|' .. key) or '', '^(.+)|(.-)$')
     if known then return { known_sha == sha and 'duplicate' or 'conflict', known } end
@@ -27,6 +28,7 @@ function ops.submit() -- job tenant engine priority images shard_images max_atte
     'unit_cost', cost, 'batch_images', batch, 'restoring', restoring, 'seq', seq,
     'submitted_ms', int(now), 'cursor', 0, 'done', 0, 'failed', 0, 'dead', 0, 'units', 0,
     'leased', 0, 'device_ms', 0)
+  if max_failed ~= '' then call('HSET', job_key(j), 'max_failed', max_failed) end
   call('HSET', P .. 'tenant_weight', tenant, weight)
   call('HSET', P .. 'tenant_cap', tenant, cap)
   call('HINCRBY', P .. 'tenant_jobs', tenant, 1)
@@ -73,8 +75,10 @@ function ops.renew() -- worker lease_ms (job unit token progress)* -> ok|pause|c
     local held, worker, before, images = owner(j, u)
     local state = call('HGET', job_key(j), 'state')
     local answer = 'lost'
-    if held == token and (state == 'run' or state == 'pause') then
-      answer = state == 'pause' and 'pause' or 'ok'
+    if held == token and (live(state) or ending(state)) then
+      -- A lease of a job that ends is kept until its renderer gives it up: what it commits before
+      -- that belongs to the dataset, and the job must not be closed under it.
+      answer = ending(state) and 'cancel' or state == 'pause' and 'pause' or 'ok'
       call('ZADD', P .. 'leases', 'XX', now + tonumber(ARGV[4]), j .. '|' .. u)
       if progress ~= '' and tonumber(progress) > tonumber(before ~= '' and before or -1) then
         call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '|' .. progress .. '|' .. images)
@@ -82,7 +86,6 @@ function ops.renew() -- worker lease_ms (job unit token progress)* -> ok|pause|c
       end
     elseif held == token then
       unlease(j, u)
-      answer = state and 'cancel' or 'lost'
     end
     answers[#answers + 1] = answer
   end
@@ -113,7 +116,7 @@ function ops.done() -- job unit token arbiter failed device_ms
   end
   local held = owner(j, u)
   if held ~= token and arbiter ~= 's3' then return 'fenced' end
-  if f[1] ~= 'run' and f[1] ~= 'pause' then
+  if not live(f[1]) then
     if held == token then unlease(j, u) end
     return 'cancelled'
   end
@@ -142,7 +145,7 @@ function ops.fail() -- job unit token release|crash reason progress
   unlease(j, u)
   if news ~= '' then progress = news end
   local state = call('HGET', job_key(j), 'state')
-  if state ~= 'run' and state ~= 'pause' then return 'cancelled' end
+  if not live(state) then return 'cancelled' end
   if kind ~= 'release' or call('HINCRBY', of('releases', j), u, 1) > RELEASES_MAX then
     return crash(j, u, progress, why)
   end
@@ -155,7 +158,7 @@ function ops.state() -- job run|pause|cancel -> the state it is in now
   local j, wanted = ARGV[3], ARGV[4]
   local f = get(j, 'state', 'restoring', 'units')
   if not f[1] then return 'unknown' end
-  if f[1] == wanted or (f[1] ~= 'run' and f[1] ~= 'pause') then return f[1] end
+  if f[1] == wanted or not live(f[1]) then return f[1] end
   if f[2] == '1' and wanted ~= 'cancel' then return f[1] end
   if wanted == 'cancel' then
     drop_work(j)
@@ -206,19 +209,25 @@ function ops.restore() -- job next_state ('' if more calls follow) (kind unit ne
     call('HSET', job_key(j), 'restoring', 0)
     if call('HGET', job_key(j), 'state') == 'pause' then call('HSET', job_key(j), 'state', after) end
     activate(j)
+    conclude(j)
   end
   return 'ok'
 end
 
-function ops.finish() -- job outcome keep_ms
-  local j, outcome, keep = ARGV[3], ARGV[4], ARGV[5]
-  local f = get(j, 'state', 'units', 'tenant', 'outcome')
+function ops.finish() -- job outcome keep_ms reason ok failed ('': as counted)
+  local j, outcome, keep, reason, ok, failed = unpack(ARGV, 3, 8)
+  local f = get(j, 'state', 'units', 'tenant', 'outcome', 'dead')
   if not f[1] then return 'unknown' end
   if f[1] == 'closed' then return f[4] == outcome and 'duplicate' or 'conflict' end
   local ready = { done = f[1] == 'fin', failed = true, cancelled = f[1] == 'cancel' and tonumber(f[2]) <= 0 }
   if not ready[outcome] then return 'not_ready' end
   drop_work(j)
-  call('HSET', job_key(j), 'state', 'closed', 'outcome', outcome, 'finished_ms', int(now))
+  call('HSET', job_key(j), 'state', 'closed', 'outcome', outcome, 'finished_ms', int(now), 'reason', reason)
+  if ok ~= '' then
+    -- What the store holds: units that were committed while the job was ending were not booked.
+    local dead = math.min(tonumber(f[5]), tonumber(failed))
+    call('HSET', job_key(j), 'done', ok, 'failed', int(failed - dead), 'dead', int(dead))
+  end
   call('ZREM', P .. 'open', j)
   call('ZREM', P .. 'finishing', j)
   if call('HINCRBY', P .. 'tenant_jobs', f[3], -1) <= 0 then call('HDEL', P .. 'tenant_jobs', f[3]) end

@@ -37,6 +37,8 @@ from jobs.restoring import restore_plan
 WEEK_MS = 7 * 24 * 3600 * 1000
 #: Units per restore call: keeps the script short, so that other clients are not held up.
 RESTORE_CHUNK = 500
+#: Letters of a reason that the queue keeps.
+REASON_MAX = 1_000
 
 
 class ShardQueue(QueueViews, QueuePresence):
@@ -89,13 +91,14 @@ class ShardQueue(QueueViews, QueuePresence):
             int(restoring),
             *self._limits,
             self._keep_ms,
+            "" if request.max_failed is None else request.max_failed,
         )
         return SubmitReply(outcome, job_id)
 
     def state(self, job_id: str, wanted: WantedState) -> str:
         """Let a job run, pause it or cancel it; the state it is in now, or "unknown".
 
-        Cancelling is final. Renderers learn of pause and cancel when they renew.
+        Cancelling is final. Renderers learn of it when they renew, and give their units up.
         """
         return cast(str, self._op("state", job_id, wanted))
 
@@ -104,13 +107,23 @@ class ShardQueue(QueueViews, QueuePresence):
         checked_range(priority, 0, 9, "priority")
         return bool(self._op("priority", job_id, priority) == "ok")
 
-    def finish(self, job_id: str, outcome: Outcome) -> FinishAnswer:
+    def finish(
+        self,
+        job_id: str,
+        outcome: Outcome,
+        reason: str = "",
+        *,
+        counts: tuple[int, int] | None = None,
+    ) -> FinishAnswer:
         """Close a job, after its last word is in the store; its keys expire after seven days.
 
         `done` needs state fin, `cancelled` a cancelled job without leases (else "not_ready");
-        `failed` ends a job in any state.
+        `failed` ends a job in any state. `counts`: pictures made and images failed, where the
+        store knows better than the queue.
         """
-        return cast(FinishAnswer, self._op("finish", job_id, outcome, self._keep_ms))
+        ok, failed = counts if counts is not None else ("", "")
+        words = (reason[:REASON_MAX], ok, failed)
+        return cast(FinishAnswer, self._op("finish", job_id, outcome, self._keep_ms, *words))
 
     def restore(
         self,
@@ -172,8 +185,9 @@ class ShardQueue(QueueViews, QueuePresence):
     ) -> list[RenewAnswer]:
         """Hold leases for `lease_ms` more; one answer each, in order.
 
-        `progress` is the first unfinished image of each, where known. `lost` and `cancel` mean
-        the lease is over: stop, and drop the work. `pause`: finish or release it.
+        `progress` is the first unfinished image of each, where known. `lost`: the lease is over,
+        drop the work. `cancel`: its job is ending, stop and give the unit up (`fail`, or `done`
+        where it was committed already). `pause`: finish or release it.
         """
         checked_range(lease_ms, 1, MAX_LEASE_MS, "lease_ms")
         news = list(progress) or [None] * len(leases)

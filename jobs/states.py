@@ -16,6 +16,8 @@ class JobState(StrEnum):
     FINISHING = "finishing"
     #: Cancelled by its user; running shards are ending.
     CANCELLING = "cancelling"
+    #: More images failed than its budget allows; running shards are ending.
+    STOPPING = "stopping"
     #: Complete: `_SUCCESS` is written.
     DONE = "done"
     #: Ended by its user; what was committed stays.
@@ -29,13 +31,20 @@ TERMINAL = frozenset({JobState.DONE, JobState.CANCELLED, JobState.FAILED})
 NEXT: dict[JobState, frozenset[JobState]] = {
     JobState.WAITING: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLING}),
     JobState.RUNNING: frozenset(
-        {JobState.PAUSED, JobState.FINISHING, JobState.CANCELLING, JobState.FAILED}
+        {JobState.PAUSED, JobState.FINISHING, JobState.CANCELLING, JobState.STOPPING}
     ),
     JobState.PAUSED: frozenset(
-        {JobState.WAITING, JobState.RUNNING, JobState.FINISHING, JobState.CANCELLING}
+        {
+            JobState.WAITING,
+            JobState.RUNNING,
+            JobState.FINISHING,
+            JobState.CANCELLING,
+            JobState.STOPPING,
+        }
     ),
     JobState.FINISHING: frozenset({JobState.DONE, JobState.FAILED}),
     JobState.CANCELLING: frozenset({JobState.CANCELLED}),
+    JobState.STOPPING: frozenset({JobState.FAILED}),
     JobState.DONE: frozenset(),
     JobState.CANCELLED: frozenset(),
     JobState.FAILED: frozenset(),
@@ -50,6 +59,8 @@ def state_of(
         return JobState(outcome)
     if queue_state == "cancel":
         return JobState.CANCELLING
+    if queue_state == "stop":
+        return JobState.STOPPING
     if queue_state == "fin" or accounted:
         return JobState.FINISHING
     if queue_state == "pause":

@@ -132,9 +132,14 @@ class Store:
             return None
         return ObjectInfo.of_head(key, reply)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects whose keys begin with `prefix`, in the order of their keys."""
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        """The objects whose keys begin with `prefix`, in the order of their keys.
+
+        `after`: only those with a greater key.
+        """
         more: dict[str, Any] = {"Prefix": prefix, "MaxKeys": _PAGE}
+        if after:
+            more["StartAfter"] = after
         while True:
             page = self._read(
                 prefix,

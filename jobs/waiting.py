@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from jobs.queue_values import QueueJob, RendererRecord
-from jobs.states import JobState
+from jobs.states import TERMINAL, JobState
 
 #: How the reason begins where an engine cannot be loaded: waiting alone does not mend that.
 CANNOT_START = "its renderer cannot start"
@@ -26,8 +26,11 @@ def reason_of(
         return "renderers are dropping its shards" if record.units_in_flight else "being closed"
     if state == JobState.FINISHING:
         return "its index, card and timing are being written"
-    if state == JobState.FAILED:
-        return f"{record.dead_images} images were given up: processes died on each of them"
+    if state == JobState.STOPPING:
+        failed = record.failed_images + record.dead_images
+        return f"{failed} images failed, {record.max_failed} may: its running shards are ending"
+    if state in TERMINAL:
+        return record.reason
     if state not in (JobState.WAITING, JobState.RUNNING) or record.units_in_flight:
         return ""
     return _engine_reason(record.engine_key, renderers, scheduler_age_ms)

@@ -6,10 +6,11 @@ from redis import RedisError
 
 from jobs.catalog import Catalog
 from jobs.errors import DamagedJob, FewstepError, NotFound
-from jobs.finish import facts_of, finish_job
+from jobs.finish import Finished, facts_of, finish_job
 from jobs.given_up import commit_given_up
+from jobs.job import Job
 from jobs.layout import JobLayout, layout_of
-from jobs.queue_values import QueueJob
+from jobs.queue_values import Outcome, QueueJob
 from jobs.results import Ended, write_outcome
 from jobs.shard_queue import ShardQueue
 from jobs.specs import read_job
@@ -18,9 +19,13 @@ from jobs.store import Store
 
 log = logging.getLogger(__name__)
 
+#: Errors that the reason of a stopped job names, the commonest first.
+_ERRORS_TOLD = 3
+_CANCELLED = "cancelled by its user"
+
 
 def finish_ready(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str) -> int:
-    """Finish every job that is accounted for or cancelled; how many.
+    """Finish every job that is accounted for, cancelled or stopped; how many.
 
     A job whose finishing fails stays where it is and is tried again in the next round.
     """
@@ -41,39 +46,73 @@ def _finish(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str, job_
     if record is None:
         return False
     layout = JobLayout(prefix=prefix, tenant=record.tenant, job_id=job_id)
-    if record.state == "cancel":
-        write_outcome(store, layout, _ended(record, JobState.CANCELLED, "cancelled by its user"))
-        queue.finish(job_id, "cancelled")
-        log.info("cancelled job=%s", job_id)
-        return True
     try:
         job = read_job(store, prefix, record.tenant, job_id)
     except (NotFound, DamagedJob) as error:
-        write_outcome(store, layout, _ended(record, JobState.FAILED, str(error)))
-        queue.finish(job_id, "failed")
+        _close(queue, store, layout, record, "failed", str(error), None)
         return True
     layout = layout_of(job, prefix)
     commit_given_up(store, job, layout, queue.pieces(job_id).dead, record.max_attempts)
-    result = finish_job(store, layout, job, facts_of(job, catalog))
-    if not result.complete:
-        # Somebody removed manifests from the store: this is not ours to guess about.
-        missing = ", ".join(f"{first}-{stop - 1}" for first, stop in result.missing[:20])
-        log.error("incomplete job=%s missing=%s", job_id, missing)
-        why = f"these images are in no shard: {missing}"
-        write_outcome(store, layout, _ended(record, JobState.FAILED, why))
-        queue.finish(job_id, "failed")
-        return True
-    queue.finish(job_id, "done")
-    log.info("finished job=%s images=%s failed=%s", job_id, result.images, result.failed)
+    outcome, reason, result = _dataset(store, layout, job, record, catalog)
+    if outcome == "done":
+        queue.finish(job_id, "done")
+        log.info("finished job=%s images=%s failed=%s", job_id, result.images, result.failed)
+    else:
+        _close(queue, store, layout, record, outcome, reason, result)
     return True
 
 
-def _ended(record: QueueJob, state: JobState, reason: str) -> Ended:
-    return Ended(
-        state=state,
+def _dataset(
+    store: Store, layout: JobLayout, job: Job, record: QueueJob, catalog: Catalog
+) -> tuple[Outcome, str, Finished]:
+    """Write the dataset's last files; how the job ended, why, and what there is of it."""
+    facts = facts_of(job, catalog)
+    if record.state == "cancel":
+        return "cancelled", _CANCELLED, finish_job(store, layout, job, facts, ended=_CANCELLED)
+    if record.state == "stop":
+        result = finish_job(store, layout, job, facts, ended="too many images failed")
+        return "failed", _spent(record, result), result
+    result = finish_job(store, layout, job, facts)
+    if result.complete:
+        return "done", "", result
+    # Somebody removed manifests from the store: this is not ours to guess about.
+    missing = ", ".join(f"{first}-{stop - 1}" for first, stop in result.missing[:20])
+    reason = f"these images are in no shard: {missing}"
+    return "failed", reason, finish_job(store, layout, job, facts, ended=reason)
+
+
+def _spent(record: QueueJob, result: Finished) -> str:
+    """Why a job was stopped, and what to do about it."""
+    errors = "; ".join(
+        f"{count} x {error[:120]}" for error, count in list(result.errors.items())[:_ERRORS_TOLD]
+    )
+    return (
+        f"{result.failed} of {record.images} images failed, more than the {record.max_failed} that "
+        f"max_failed_rows allows ({errors}). Mend the cause, then `fewstep retry-failed "
+        f"{record.job_id}`, or submit again with a higher max_failed_rows"
+    )
+
+
+def _close(
+    queue: ShardQueue,
+    store: Store,
+    layout: JobLayout,
+    record: QueueJob,
+    outcome: Outcome,
+    reason: str,
+    result: Finished | None,
+) -> None:
+    """The last word on a job that did not become a whole dataset: the store's, then the queue's."""
+    done = result.ok if result else record.done_images
+    failed = result.failed if result else record.failed_images + record.dead_images
+    ended = Ended(
+        state=JobState(outcome),
         reason=reason,
-        done=record.done_images,
-        failed=record.failed_images + record.dead_images,
+        done=done,
+        failed=failed,
         started_ms=record.first_claim_ms,
         finished_ms=record.finished_ms or record.last_progress_ms,
     )
+    write_outcome(store, layout, ended)
+    queue.finish(record.job_id, outcome, reason, counts=(done, failed))
+    log.info("%s job=%s reason=%s", outcome, record.job_id, reason)

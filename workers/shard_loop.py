@@ -125,7 +125,8 @@ class ShardLoop:
             shard = self.renderer.render(work, self._still_ours)
         except LeaseLost as error:
             log.warning("lease_lost unit=%s error=%s", work.held.lease.unit, error)
-            self.keeper.drop(work.held)
+            # Of a job that ends, the queue waits for this word; a lease that is lost has none.
+            self._claims.release(work.held, str(error))
             return
         except Paused:
             self._claims.release(work.held, "paused")

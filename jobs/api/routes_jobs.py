@@ -13,6 +13,7 @@ from jobs.api.services import Services, UsesServices
 from jobs.api.sse import KEEP_ALIVE_S, EventFan
 from jobs.errors import Conflict
 from jobs.events import checked_cursor
+from jobs.failed import FailedPage, failed_page
 from jobs.job import JobView
 from jobs.queue_values import WantedState
 from jobs.recipe import Frozen
@@ -110,6 +111,26 @@ def job_results(
     _ended(services, job_id)
     layout = services.views.layout(job_id)
     return results_of(services.store, layout, first=first, limit=limit)
+
+
+@router.get(
+    "/jobs/{job_id}/failed",
+    summary="Images without a picture",
+    responses=responses(404, 422, 503),
+)
+def failed_images(
+    job_id: JobId,
+    services: UsesServices,
+    limit: Annotated[int, Query(ge=1, le=500, description="Images at most")] = 100,
+    cursor: Annotated[
+        str | None,
+        Query(pattern=r"^(\d{1,13}|[\d-]{1,30}\.\d{1,5})$", description="From the last page"),
+    ] = None,
+) -> FailedPage:
+    """Each with its prompt, seed, error and traceback: all once the job has ended, those in
+    committed shards before. A page may be short of `limit` although more follow."""
+    job, layout = services.views.accepted(job_id), services.views.layout(job_id)
+    return failed_page(services.store, layout, job, limit=limit, cursor=cursor)
 
 
 @router.get(

@@ -100,6 +100,8 @@ OPTIONS = [
     ("--shard-images 0", "shard-images", "1"),
     ("--priority 10", "priority", "9"),
     ("--renderers 0", "renderers", "1 to"),
+    ("--max-failed-rows 1.5", "max-failed-rows", "a share above 0 and below 1"),
+    ("--max-failed-rows some", "max-failed-rows", "a whole number"),
 ]
 
 
@@ -132,7 +134,16 @@ def test_standard_input_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["submit {prompts}", "jobs", "show a", "watch a", "cancel a", "pause a", "resume a"],
+    [
+        "submit {prompts}",
+        "jobs",
+        "show a",
+        "watch a",
+        "cancel a",
+        "pause a",
+        "resume a",
+        "failed a",
+    ],
 )
 def test_an_api_that_is_away_is_named(
     monkeypatch: pytest.MonkeyPatch, prompts: str, command: str

@@ -38,7 +38,9 @@ class QueueBench(RuleBasedStateMachine):
         self.queue = ShardQueue(self.client, clock=self.clock)
         self.requests: dict[str, SubmitRequest] = {}
         self.jobs: dict[str, JobModel] = {}
+        #: Images on which a process dies, and images of which no picture comes.
         self.poison: set[tuple[str, int]] = set()
+        self.flawed: set[tuple[str, int]] = set()
         #: The store: (job, unit) -> token of whose output it is.
         self.store: dict[tuple[str, str], str] = {}
         self.works: list[Work] = []
@@ -63,7 +65,11 @@ class QueueBench(RuleBasedStateMachine):
 
     def new_model(self, request: SubmitRequest) -> JobModel:
         return JobModel(
-            request.images, request.shard_images, request.max_attempts, request.batch_images
+            request.images,
+            request.shard_images,
+            request.max_attempts,
+            request.batch_images,
+            request.max_failed,
         )
 
     def take(self, worker: str, want: int) -> list[Lease]:
@@ -114,12 +120,17 @@ class QueueBench(RuleBasedStateMachine):
     def say_done(self, lease: Lease) -> None:
         ids = (lease.job_id, lease.unit, lease.token)
         model = self.jobs[lease.job_id]
-        expected = model.finish_unit(lease.unit, lease.token, self.arbiter)
+        failed = self.failed_in(lease.job_id, lease.unit)
+        expected = model.finish_unit(lease.unit, lease.token, self.arbiter, failed)
         again = "duplicate" if expected in ("ok", "late") else expected
         if expected == "cancelled" and self.arbiter == "redis":
             again = "fenced"
-        reply = self.call(lambda: self.queue.done(*ids, arbiter=self.arbiter), again=again)
+        reply = self.call(lambda: self.queue.done(*ids, failed, arbiter=self.arbiter), again=again)
         assert reply == expected
+
+    def failed_in(self, job_id: str, unit: str) -> int:
+        first, stop, _ = self.jobs[job_id].span(unit)
+        return sum((job_id, index) in self.flawed for index in range(first, stop))
 
     def complete(self) -> None:
         """Renderers that never fail finish what is left; poison still kills them."""
@@ -139,7 +150,7 @@ class QueueBench(RuleBasedStateMachine):
 
     def check_coverage(self, job_id: str, model: JobModel) -> None:
         """As a reader of the dataset sees it: each image once, or dead with a reason."""
-        if model.state == "cancel":
+        if model.state in ("cancel", "stop"):
             return
         pieces = self.queue.pieces(job_id)
         whole = {str(k) for k in range(model.shards) if k not in pieces.split}

@@ -26,7 +26,10 @@ class JobModel:
     size: int
     max_attempts: int
     batch: int
+    max_failed: int | None = None
     state: str = "run"
+    #: Images without a picture in units that are done.
+    failed: int = 0
     #: Shards handed out at least once.
     offered: set[int] = field(default_factory=set)
     #: Units to hand out again, and from when.
@@ -95,13 +98,12 @@ class JobModel:
     def renew(self, unit: str, token: str, deadline: int, progress: int | None) -> RenewAnswer:
         if not self.owns(unit, token):
             return "lost"
-        if self.state not in ("run", "pause"):
-            del self.owners[unit]
-            return "cancel"
         held = self.owners[unit]
         held.deadline = deadline
         if progress is not None and progress > (-1 if held.progress is None else held.progress):
             held.progress = progress
+        if self.state in ("cancel", "stop"):
+            return "cancel"
         return "pause" if self.state == "pause" else "ok"
 
     def win(self, unit: str, token: str) -> str:
@@ -109,7 +111,7 @@ class JobModel:
             self.winners[unit] = token
         return self.winners.get(unit, "")
 
-    def finish_unit(self, unit: str, token: str, arbiter: str) -> str:
+    def finish_unit(self, unit: str, token: str, arbiter: str, failed: int) -> str:
         """What `done` does."""
         _, _, top = self.span(unit)
         whole = ":" not in unit
@@ -130,6 +132,7 @@ class JobModel:
         for places in (self.owners, self.waiting, self.crashes, self.winners):
             places.pop(unit, None)
         self.done.add(unit)
+        self.failed += failed
         self.settle()
         return "ok" if mine else "late"
 
@@ -173,17 +176,25 @@ class JobModel:
         return [first, (first + stop) // 2, stop]
 
     def settle(self) -> None:
-        if self.settled() == self.images and self.state in ("run", "pause"):
-            self.state = "fin"
+        if self.state not in ("run", "pause"):
+            return
+        if self.max_failed is not None and self.failed + len(self.dead) > self.max_failed:
+            self.end("stop")
+        elif self.settled() == self.images:
+            self.end("fin")
+
+    def end(self, state: str) -> None:
+        self.state = state
+        self.waiting.clear()
+        self.crashes.clear()
 
     def wish(self, wanted: str) -> str:
         """What `state` does."""
         if self.state in ("run", "pause"):
             self.state = wanted
             if wanted == "cancel":
-                self.waiting.clear()
-                self.crashes.clear()
+                self.end("cancel")
         return self.state
 
     def awaits_scheduler(self) -> bool:
-        return self.state == "fin" or (self.state == "cancel" and not self.owners)
+        return self.state == "fin" or (self.state in ("cancel", "stop") and not self.owners)

@@ -54,3 +54,26 @@ def test_a_job_that_never_reached_the_queue_says_so(http: httpx.Client, api: Run
     api.redis.flushall()
 
     assert "send the submission again" in show(http, job_id)["reason"]
+
+
+def test_images_without_a_picture_are_listed(http: httpx.Client, api: RunningApi) -> None:
+    job_id = submit(http)
+
+    page = http.get(f"/v1/jobs/{job_id}/failed").json()
+
+    assert page == {"failed": [], "ended": False, "cursor": None}
+    assert http.get(f"/v1/jobs/{'a' * 26}/failed").status_code == 404
+    wrong = http.get(f"/v1/jobs/{job_id}/failed?cursor=later")
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "bad_text")
+
+
+def test_a_budget_is_shown_and_a_wrong_one_refused(http: httpx.Client) -> None:
+    job = {"repeats": 10, "max_failed_rows": 0.25}
+    job_id = submit(http, {"job": job, "prompts": ["a"]})
+
+    wrong = http.post("/v1/jobs", json={"job": job | {"max_failed_rows": 1.5}, "prompts": ["a"]})
+
+    assert show(http, job_id)["max_failed_rows"] == 2
+    assert wrong.status_code == 422
+    assert wrong.json()["where"] == "job.max_failed_rows"
+    assert "a whole number of images, or a share" in wrong.json()["detail"]

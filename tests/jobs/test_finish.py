@@ -124,7 +124,7 @@ def test_finishing_writes_the_datasets_files_and_says_so_last(
     digest = hashlib.sha256(rendered.get(LAYOUT.index)).hexdigest()
     assert digest in rendered.get(LAYOUT.success).decode()
     assert written[-1] == LAYOUT.success
-    assert len(written) == len(set(written)) == 5
+    assert len(written) == len(set(written)) == 6
 
 
 def test_a_second_finisher_changes_nothing(rendered: Store) -> None:
@@ -256,7 +256,7 @@ def test_fetching_again_keeps_what_is_right_and_mends_the_rest(
 
     again = fetch_dataset(rendered, LAYOUT, tmp_path)
 
-    assert again.kept == 4
+    assert again.kept == 5
     assert (tmp_path / "train/00000.tar").read_bytes() == rendered.get(f"{LAYOUT.shards}00000.tar")
     assert not list(tmp_path.rglob("*.part"))
 

@@ -118,7 +118,12 @@ def test_pause_and_cancel_are_seen_at_renewal(
     assert queue.state("job", "run") == "cancel"
     assert queue.finish("job", "cancelled") == "not_ready"
     assert queue.finishing() == []
+    # Both renderers are asked to end; the job waits for the one that commits meanwhile.
     assert queue.renew("w", leases, 1_000) == ["cancel", "cancel"]
+    assert queue.fail("job", leases[0].unit, leases[0].token, "release") == "cancelled"
+    assert queue.renew("w", leases, 1_000) == ["lost", "cancel"]
+    assert queue.finishing() == []
+    assert queue.done("job", leases[1].unit, leases[1].token) == "cancelled"
     assert queue.renew("w", leases, 1_000) == ["lost", "lost"]
     assert queue.finishing() == ["job"]
     assert queue.finish("job", "cancelled") == "ok"

@@ -8,6 +8,7 @@ Which guard of the Lua each scenario defends; taken out, the named kind of test 
   zombies          done's `fenced` and `superseded`, win's owner, a late done leaving `retry`
   splits           the count in `split`, a split shard not claimed whole, the winner dropped
   lost Redis       finished shards skipped, a job held while it is restored
+  error budget     the stop in `conclude`, none of it while a job is restored
   wrong clocks     the clamps of leases and retries, tokens that rise
 Guards overlap on purpose, and a short walk meets few of them: the tests that defend one each are in
 `test_shard_queue*.py`. FEWSTEP_TEST_EXAMPLES=500 walks more.
@@ -28,11 +29,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobs.queue_values import DoneUnit, RenewAnswer
+from jobs.queue_values import DoneUnit
 from jobs.restoring import restore_plan
 from tests.jobs.conftest import request_for
 from tests.jobs.queue_bench import LEASE_MS, QueueBench, Work
 from tests.servers import RedisServer, assert_no_leaks
+
+OUTCOMES = {"fin": "done", "cancel": "cancelled", "stop": "failed"}
 
 
 class QueueMachine(QueueBench):
@@ -54,11 +57,14 @@ class QueueMachine(QueueBench):
                 batch_images=data.draw(st.sampled_from([1, 3])),
                 priority=data.draw(st.sampled_from([0, 4])),
                 idempotency_key=job_id,
+                max_failed=data.draw(st.sampled_from([None, None, 0, 2]), "budget"),
             )
             self.requests[job_id] = request
             self.jobs[job_id] = self.new_model(request)
             bad = data.draw(st.sets(st.integers(0, images - 1), max_size=2), "poison")
             self.poison |= {(job_id, index) for index in bad}
+            flawed = data.draw(st.sets(st.integers(0, images - 1), max_size=4), "flawed")
+            self.flawed |= {(job_id, index) for index in flawed}
             assert self.queue.submit(request).outcome == "ok"
 
     @rule(twice=st.booleans())
@@ -93,9 +99,7 @@ class QueueMachine(QueueBench):
         deadline = self.clock.now + LEASE_MS
         expected = self.jobs[lease.job_id].renew(lease.unit, lease.token, deadline, news)
         renew = partial(self.queue.renew, "w", [lease], LEASE_MS, [news])
-        # "cancel" ends the lease: who did not hear it hears "lost", and stops as well.
-        again: list[RenewAnswer] = ["lost"] if expected == "cancel" else [expected]
-        assert self.call(renew, again=again) == [expected]
+        assert self.call(renew) == [expected]
 
     @precondition(lambda self: self.works)
     @rule(data=st.data())
@@ -167,17 +171,22 @@ class QueueMachine(QueueBench):
         self.highest_token = 0
         for job_id, request in self.requests.items():
             assert self.queue.submit(request, restoring=True).outcome == "ok"
-            found = [DoneUnit(unit) for owner, unit in self.store if owner == job_id]
+            found = [
+                DoneUnit(unit, self.failed_in(job_id, unit))
+                for owner, unit in self.store
+                if owner == job_id
+            ]
             job = self.queue.job(job_id)
             assert job is not None
             model = self.jobs[job_id] = self.new_model(request)
-            for kind, unit, _ in restore_plan(job, found, {}):
+            for kind, unit, failed in restore_plan(job, found, {}):
                 if ":" in unit:
                     model.split.add(model.span(unit)[2])
                 if kind == "gap":
                     model.waiting[unit] = self.clock.now
                 else:
                     model.done.add(unit)
+                    model.failed += int(failed)
             model.settle()
             restore = partial(self.queue.restore, job_id, found)
             assert self.call(restore, again="ignored") == "ok"
@@ -192,7 +201,8 @@ class QueueMachine(QueueBench):
             assert job.state == model.state
             assert job.units_in_flight == len(model.owners)
             assert job.images_in_flight == sum(model.length(unit) for unit in model.owners)
-            assert (job.done_images + job.dead_images) == model.settled()
+            assert job.done_images + job.failed_images + job.dead_images == model.settled()
+            assert job.failed_images == model.failed
             assert job.dead_images == len(model.dead)
         waiting = {job_id for job_id, model in self.jobs.items() if model.awaits_scheduler()}
         assert set(self.queue.finishing()) == waiting
@@ -203,7 +213,7 @@ class QueueMachine(QueueBench):
                 self.complete()
                 for job_id, model in self.jobs.items():
                     self.check_coverage(job_id, model)
-                    outcome: Any = "cancelled" if model.state == "cancel" else "done"
+                    outcome: Any = OUTCOMES[model.state]
                     self.twice = True
                     finish = partial(self.queue.finish, job_id, outcome)
                     assert self.call(finish, again="duplicate") == "ok"

@@ -45,6 +45,8 @@ def test_the_diagram_is_the_table() -> None:
         ("pause", "", True, 0, False, "paused"),
         ("pause", "", True, 0, True, "finishing"),
         ("cancel", "", True, 3, False, "cancelling"),
+        ("stop", "", True, 2, False, "stopping"),
+        ("stop", "", True, 0, True, "stopping"),
         ("fin", "", True, 0, True, "finishing"),
         ("closed", "done", True, 0, True, "done"),
         ("closed", "cancelled", True, 0, False, "cancelled"),
