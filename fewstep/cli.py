@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import fewstep
-from fewstep import cli_jobs, cli_render, cli_stack
+from fewstep import cli_jobs, cli_keys, cli_render, cli_stack
 from jobs.errors import FewstepError
 
 EPILOG = """
@@ -18,8 +18,9 @@ Exit status: 0 done · 1 failed, or something is not well (status, doctor) ·
 4 no such thing, or the name is taken · 130 interrupted · 143 terminated.
 
 Variables: FEWSTEP_HOME (state of the local stack), FEWSTEP_API_URL (another API),
-FEWSTEP_REDIS_URL, FEWSTEP_S3_ENDPOINT, FEWSTEP_S3_BUCKET, FEWSTEP_S3_ACCESS_KEY,
-FEWSTEP_S3_SECRET_KEY (your own servers), FEWSTEP_CATALOG (more models).
+FEWSTEP_API_KEY (where it asks for one), FEWSTEP_REDIS_URL, FEWSTEP_S3_ENDPOINT,
+FEWSTEP_S3_BUCKET, FEWSTEP_S3_ACCESS_KEY, FEWSTEP_S3_SECRET_KEY (your own servers),
+FEWSTEP_CATALOG (more models).
 """
 
 
@@ -53,6 +54,7 @@ app = typer.Typer(
 cli_render.add_to(app)
 cli_jobs.add_to(app)
 cli_stack.add_to(app)
+cli_keys.add_to(app)
 
 
 def complain(text: str) -> None:

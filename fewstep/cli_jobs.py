@@ -128,7 +128,9 @@ def client_here() -> Client:
     """A client of the local stack that is up, or of FEWSTEP_API_URL."""
     from fewstep.configuration import current_settings
 
-    return Client(current_settings().api_url)
+    settings = current_settings()
+    key = settings.api_key
+    return Client(settings.api_url, key=key.get_secret_value() if key else "")
 
 
 def _ask(question: "Callable[[Client], JobView]", *, json: bool) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fewstep.findings import Finding
 from jobs.job import JobView
+from jobs.keys import ApiKey
 
 _PIPE_WIDTH = 200
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
@@ -61,6 +62,21 @@ def show_failed(images: "Sequence[Mapping[str, Any]]") -> None:
         words = (escape(str(one[name])[:200]) for name in ("error", "prompt"))
         table.add_row(*numbers, one["error_kind"], *words)
     _console().print(table if images else "no image failed")
+
+
+def show_keys(keys: "Sequence[ApiKey]") -> None:
+    """A line per key, without what opens anything."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "tenant", "name", "scopes", "requests/min", "made", "state"):
+        table.add_column(name, no_wrap=name != "name")
+    now = time.time() * 1000
+    for key in keys:
+        state = "lives" if key.lives(round(now)) else "revoked" if key.revoked_ms else "run out"
+        scopes, rate = " ".join(key.scopes), str(key.requests_a_minute)
+        table.add_row(
+            key.id, key.tenant, escape(key.name), scopes, rate, _clock(key.created_ms), state
+        )
+    _console().print(table)
 
 
 def show_job(view: JobView) -> None:

@@ -64,6 +64,8 @@ def stack_variables(state: StackState, settings: Settings) -> dict[str, str]:
         "FEWSTEP_S3_SECRET_KEY": state.s3_secret_key,
         "FEWSTEP_API_URL": state.api_url,
         "FEWSTEP_RAY_ADDRESS": state.ray_address,
+        # It serves its owner on loopback.
+        "FEWSTEP_KEYS": "off",
         "FEWSTEP_MAX_RENDERERS": str(state.renderers),
         "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
         "PYTHONUNBUFFERED": "1",

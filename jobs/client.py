@@ -17,6 +17,8 @@ from jobs.job import JobRequest, JobView, Submission
 class Client:
     """Talks to one fewstep API; use it as a context manager, or call `close`.
 
+    `key` is an API key, where the API asks for one.
+
     All calls raise the errors of `jobs.errors`, as the server means them: InvalidInput,
     NotFound, Conflict, NoCapacity and so on; Unreachable when nothing answers at `url`.
     """
@@ -25,10 +27,11 @@ class Client:
         self,
         url: str,
         *,
+        key: str = "",
         timeout_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._wire = Wire(url, timeout_s, transport)
+        self._wire = Wire(url, key, timeout_s, transport)
         self.url = self._wire.url
 
     def __enter__(self) -> Self:

@@ -14,10 +14,14 @@ from jobs.errors import (
     BadConfiguration,
     Conflict,
     FewstepError,
+    Forbidden,
     InvalidInput,
+    NoAccess,
     NoCapacity,
     NotFound,
+    QuotaExceeded,
     TooLarge,
+    TooManyRequests,
     Unreachable,
 )
 
@@ -31,17 +35,23 @@ _BY_CODE: dict[str, type[FewstepError]] = {
         NotFound,
         Conflict,
         NoCapacity,
+        NoAccess,
+        Forbidden,
+        QuotaExceeded,
+        TooManyRequests,
     )
 }
 # Where the code is a finer one than an error class has (`out_of_range`), the status decides.
 _BY_STATUS: dict[int, type[FewstepError]] = {
     400: InvalidInput,
+    401: NoAccess,
+    403: Forbidden,
     404: NotFound,
     409: Conflict,
     413: TooLarge,
     415: InvalidInput,
     422: InvalidInput,
-    429: NoCapacity,
+    429: QuotaExceeded,
     502: Unreachable,
     503: Unreachable,
     504: Unreachable,
@@ -58,10 +68,13 @@ STREAM_SILENCE_S = 45.0
 class Wire:
     """One API's address and the connections to it. Every call may be repeated by itself."""
 
-    def __init__(self, url: str, timeout_s: float, transport: httpx.BaseTransport | None) -> None:
+    def __init__(
+        self, url: str, key: str, timeout_s: float, transport: httpx.BaseTransport | None
+    ) -> None:
         self.url = url.rstrip("/")
         self._http = httpx.Client(
             base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
             transport=transport,
             # A proxy from the environment must not stand between us and this very machine.

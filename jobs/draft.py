@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from jobs.errors import InvalidInput
 from jobs.job import MAX_SHARDS, Job, JobRequest, Rows, choose_shard_images
+from jobs.keys import Quota
 from jobs.layout import JobLayout
 from jobs.queue_values import SubmitRequest
 from jobs.recipe import Recipe
@@ -97,9 +99,12 @@ def _warnings(request: JobRequest, recipe: Recipe, tally: RowTally) -> Iterator[
         yield "quality has no effect on PNG, which is lossless"
 
 
-def order_of(job: Job) -> SubmitRequest:
-    """What the queue is told of a job; raises InvalidInput for what it cannot hold."""
-    return SubmitRequest(
+def order_of(job: Job, quota: Quota | None = None) -> SubmitRequest:
+    """What the queue is told of a job; raises InvalidInput for what it cannot hold.
+
+    Without a quota, the tenant's share and limits are the queue's own.
+    """
+    order = SubmitRequest(
         job_id=job.id,
         tenant=job.tenant,
         engine_key=job.recipe.engine_key,
@@ -110,6 +115,14 @@ def order_of(job: Job) -> SubmitRequest:
         unit_cost=device_seconds(job.recipe),
         batch_images=job.recipe.batch_images,
         max_failed=job.max_failed_rows,
+    )
+    if quota is None:
+        return order
+    return replace(
+        order,
+        tenant_weight=quota.weight,
+        tenant_cap=quota.shards_in_flight,
+        tenant_jobs=quota.open_jobs,
     )
 
 

@@ -11,6 +11,10 @@ FewstepError
 ├── NotFound            no such job, model, image (exit 4, HTTP 404)
 ├── Conflict            the same name for something else (exit 4, HTTP 409)
 ├── NoCapacity          not enough memory, no such device (exit 3, HTTP 503)
+├── NoAccess            no key, or none that opens anything (exit 3, HTTP 401)
+├── Forbidden           the key may not do this (exit 3, HTTP 403)
+├── QuotaExceeded       a tenant has used what it may (exit 3, HTTP 429)
+│   └── TooManyRequests a key sends faster than it may
 ├── RenderFailed        an image that could not be made (a failed row, never a failed job)
 └── LeaseLost           a renderer's claim on a shard is over: stop and drop the work
 """
@@ -108,6 +112,41 @@ class NoCapacity(FewstepError):
     """Not enough memory, or no such device."""
 
     exit_code, http_status, code = 3, 503, "no_capacity"
+
+
+class NoAccess(FewstepError):
+    """There is no key with the request, or none that opens anything."""
+
+    exit_code, http_status, code = 3, 401, "unauthorized"
+
+
+class Forbidden(FewstepError):
+    """The key is good, and may not do this."""
+
+    exit_code, http_status, code = 3, 403, "forbidden"
+
+
+class QuotaExceeded(FewstepError):
+    """A tenant has used what it may; `retry_after_s` says when to come again, where known."""
+
+    exit_code, http_status, code = 3, 429, "quota_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        remedy: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message, where=where, remedy=remedy)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyRequests(QuotaExceeded):
+    """A key sends faster than it may."""
+
+    code = "too_many_requests"
 
 
 class RenderFailed(FewstepError):

@@ -74,9 +74,11 @@ class SubmitRequest:
     unit_cost: float = 1.0
     #: Images in one GPU batch: how many are suspect when a process dies at an index.
     batch_images: int = 8
-    #: The tenant's share of devices, and the units it may hold at once (0: any number).
+    #: The tenant's share of devices, the units it may hold at once (0: any number), and the jobs
+    #: it may have open (None: the queue's own limit).
     tenant_weight: float = 1.0
     tenant_cap: int = 0
+    tenant_jobs: int | None = None
     #: Images that may fail before the job is stopped; None: any number.
     max_failed: int | None = None
 
@@ -92,6 +94,7 @@ class SubmitRequest:
         checked_range(self.unit_cost, 1e-9, 1e6, "unit_cost")
         checked_range(self.tenant_weight, 1e-6, 1e6, "tenant_weight")
         checked_range(self.tenant_cap, 0, 1_000_000, "tenant_cap")
+        checked_range(self.tenant_jobs or 0, 0, 1_000_000, "tenant_jobs")
         if self.max_failed is not None:
             checked_range(self.max_failed, 0, MAX_IMAGES, "max_failed")
 

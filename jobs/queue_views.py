@@ -44,6 +44,11 @@ class QueueViews(QueueScript):
         pairs = zip(job_ids, pipe.execute(), strict=True)
         return [_job(job_id, record) for job_id, record in pairs if record]
 
+    def open_jobs_of(self, tenant: str) -> int:
+        """How many jobs of a tenant are not closed."""
+        with explained():
+            return int(self._client.hget(self.key("tenant_jobs"), tenant) or 0)
+
     def open_jobs(self) -> list[QueueJob]:
         """Every job that is not closed, oldest first."""
         with explained():

@@ -1,7 +1,7 @@
 """What the operator decides: addresses, keys and limits, read from `FEWSTEP_*` variables."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,7 +35,12 @@ class Settings(BaseSettings):
 
     #: Where the API listens, and where its clients look for it.
     api_url: str = "http://127.0.0.1:8700"
+    #: Whose jobs they are while no keys are asked for.
     tenant: str = Field(default="default", pattern="^[a-z0-9][a-z0-9-]{0,39}$")
+    #: Whether every request must bear a key (`fewstep keys create`). Off is for loopback alone.
+    keys: Literal["off", "required"] = "off"
+    #: The key that the command line and scripts send, where one is asked for.
+    api_key: SecretStr | None = None
 
     #: A TOML file with more models, accelerators and styles (see `jobs/catalog.toml`).
     catalog: Path | None = None

@@ -73,6 +73,7 @@ class ShardQueue(QueueViews, QueuePresence):
         """
         key = request.idempotency_key
         hashed = hashlib.sha256(key.encode()).hexdigest() if key is not None else ""
+        open_max, tenant_max = self._limits
         outcome, job_id = self._op(
             "submit",
             request.job_id,
@@ -89,7 +90,8 @@ class ShardQueue(QueueViews, QueuePresence):
             request.tenant_weight,
             request.tenant_cap,
             int(restoring),
-            *self._limits,
+            open_max,
+            tenant_max if request.tenant_jobs is None else request.tenant_jobs,
             self._keep_ms,
             "" if request.max_failed is None else request.max_failed,
         )

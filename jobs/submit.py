@@ -5,10 +5,12 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 
+from jobs.allowance import Allowance
 from jobs.catalog import Catalog
 from jobs.draft import RowTally, draft_job, order_of
-from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity
+from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, QuotaExceeded
 from jobs.job import Job, JobRequest, Submission, job_id
+from jobs.keys import Quota
 from jobs.layout import JobLayout, segment
 from jobs.recipe import Recipe
 from jobs.rows import Row
@@ -31,13 +33,16 @@ def submit_job(
     rows: Iterable[Row],
     idempotency_key: str,
     now_ms: int,
+    quota: Quota | None = None,
+    allowance: Allowance | None = None,
 ) -> Submission:
     """Accept a job of any size with O(1) in the queue and bounded memory.
 
     The same tenant and key is the same job: sent again it changes nothing, and completes what a
     death between two steps left open. Raises InvalidInput (nothing stays written), Conflict for
     a key that was used for another job, NoCapacity where too many jobs are open (the job stays
-    written down, and sending it again tries again).
+    written down, and sending it again tries again), QuotaExceeded where the tenant has used what
+    `quota` grants; `allowance` counts its images.
     """
     key = checked_key(idempotency_key)
     recipe = catalog.resolve(request.recipe)
@@ -47,6 +52,7 @@ def submit_job(
     # A folder of its own for each try, so that a conflicting resend never touches accepted rows.
     folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
     job = _spooled(store, layout, request, recipe, rows, folder, now_ms)
+    _spend(store, job, folder, quota, allowance)
     accepted = _written_down(store, layout, job)
     if accepted.rows.prefix != folder:
         store.delete_prefix(folder)
@@ -55,7 +61,7 @@ def submit_job(
         # It ended so long ago that the queue has forgotten it.
         if not known and any(store.head(key) for key in (layout.success, layout.outcome)):
             return _submission(accepted, created=False)
-    return _queued(queue, accepted)
+    return _queued(queue, accepted, quota)
 
 
 def dry_run_job(
@@ -136,9 +142,29 @@ def _written_down(store: Store, layout: JobLayout, job: Job) -> Job:
     return job if reply.stored else read_job(store, layout.prefix, layout.tenant, layout.job_id)
 
 
-def _queued(queue: ShardQueue, job: Job) -> Submission:
-    reply = queue.submit(order_of(job))
+def _spend(
+    store: Store, job: Job, folder: str, quota: Quota | None, allowance: Allowance | None
+) -> None:
+    """Count the job's images; where its tenant may have no more today, no row stays."""
+    if quota is None or quota.images_a_day is None or allowance is None:
+        return
+    try:
+        allowance.spend_images(job.tenant, job.id, job.images, quota.images_a_day)
+    except FewstepError:
+        with suppress(FewstepError):
+            store.delete_prefix(folder)
+        raise
+
+
+def _queued(queue: ShardQueue, job: Job, quota: Quota | None) -> Submission:
+    reply = queue.submit(order_of(job, quota))
     if reply.outcome == "full":
+        if quota is not None and queue.open_jobs_of(job.tenant) >= quota.open_jobs:
+            raise QuotaExceeded(
+                f"{quota.open_jobs} jobs of yours are open, and no more may be",
+                where="open_jobs",
+                remedy="send it again with the same Idempotency-Key when one has ended",
+            )
         raise NoCapacity(
             "too many jobs are open",
             remedy="send it again with the same Idempotency-Key when one has ended",

@@ -19,12 +19,18 @@ GRACE_S = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal comes; the exit status is that of the error that prevented it."""
     parser = argparse.ArgumentParser(prog="python -m jobs.api", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="a loopback address; any other one takes FEWSTEP_KEYS=required",
+    )
     parser.add_argument("--port", type=int, default=8700)
     chosen = parser.parse_args(arguments)
     try:
-        require_loopback(chosen.host)
-        app = create_app(_settings())
+        settings = _settings()
+        if settings.keys == "off":
+            require_loopback(chosen.host)
+        app = create_app(settings)
     except FewstepError as error:
         print(f"fewstep API: {error}", file=sys.stderr)
         return error.exit_code
@@ -56,9 +62,10 @@ def require_loopback(host: str) -> None:
         fits = host == "localhost"
     if not fits:
         raise BadConfiguration(
-            f"the API has no keys yet, so whoever reaches {host} could use it",
+            f"without keys, whoever reaches {host} could use the API",
             where="--host",
-            remedy="listen on 127.0.0.1, and put a gateway with authentication before it",
+            remedy="set FEWSTEP_KEYS=required (`fewstep keys create` makes keys), "
+            "or listen on 127.0.0.1",
         )
 
 

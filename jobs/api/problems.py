@@ -89,7 +89,12 @@ def raise_invalid(error: ValidationError, root: str) -> NoReturn:
 
 
 def problem(
-    status: int, code: str, detail: str, where: str | None = None, remedy: str | None = None
+    status: int,
+    code: str,
+    detail: str,
+    where: str | None = None,
+    remedy: str | None = None,
+    retry_after_s: int | None = None,
 ) -> Response:
     """A problem document as a reply."""
     body = {
@@ -101,13 +106,15 @@ def problem(
         "where": _clipped(where) if where else None,
         "remedy": _clipped(remedy) if remedy else None,
     }
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_S if retry_after_s is None else retry_after_s)
     # ASCII, because half a surrogate pair in a message cannot be written as UTF-8.
     return Response(
         json.dumps({name: value for name, value in body.items() if value is not None}),
         status_code=status,
         media_type="application/problem+json",
-        headers=retry,
+        headers=headers,
     )
 
 
@@ -115,7 +122,8 @@ async def _on_fewstep_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FewstepError)
     if error.http_status >= 500 and not isinstance(error, Unreachable | NoCapacity):
         log.error("%s %s: %s", request.method, request.url.path, error)
-    return problem(error.http_status, error.code, error.message, error.where, error.remedy)
+    wait = getattr(error, "retry_after_s", None)
+    return problem(error.http_status, error.code, error.message, error.where, error.remedy, wait)
 
 
 async def _on_request_validation(request: Request, error: Exception) -> Response:

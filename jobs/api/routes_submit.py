@@ -134,6 +134,8 @@ def _submit(
         rows=rows,
         idempotency_key=key,
         now_ms=time.time_ns() // 1_000_000,
+        quota=services.visitor.quota,
+        allowance=services.allowance,
     )
 
 

@@ -3,8 +3,10 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from jobs.api.house import House, UsesHouse
 from jobs.api.problems import responses
-from jobs.api.services import Services, UsesServices
+from jobs.api.services import UsesServices
+from jobs.api.visitor import ADMIN
 from jobs.catalog import AcceleratorEntry, ModelEntry, StyleEntry
 from jobs.errors import FewstepError
 from jobs.redis_client import check_server
@@ -65,9 +67,17 @@ def styles(services: UsesServices) -> dict[str, StyleEntry]:
     return services.catalog.styles
 
 
-@router.get("/cluster", summary="Renderers, backlog and scheduler", responses=responses(503))
+@router.get(
+    "/cluster",
+    summary="Renderers, backlog and scheduler",
+    responses=responses(503),
+    dependencies=[ADMIN],
+)
 def cluster(services: UsesServices) -> ClusterView:
-    """Living renderers by heartbeat, what waits for each engine, the scheduler's age."""
+    """Living renderers by heartbeat, what waits for each engine, the scheduler's age.
+
+    Takes the scope `admin`, because it shows all tenants' work.
+    """
     return ClusterView(
         renderers=[
             RendererView(worker=one.worker, beat_ms=one.beat_ms, info=dict(one.info))
@@ -93,9 +103,9 @@ def healthz() -> Health:
 
 
 @probes.get("/readyz", summary="Redis and the store answer", responses=responses(503))
-def readyz(services: UsesServices) -> Health:
+def readyz(house: UsesHouse) -> Health:
     """Asks both now; 503 names each that does not answer."""
-    checks = {"redis": _check_redis(services), "store": _check_store(services)}
+    checks = {"redis": _check_redis(house), "store": _check_store(house)}
     broken = {name: error for name, error in checks.items() if error is not None}
     if broken:
         first = next(iter(broken.values()))
@@ -107,18 +117,18 @@ def readyz(services: UsesServices) -> Health:
     return Health(status="ok", checks=dict.fromkeys(checks, "ok"))
 
 
-def _check_redis(services: Services) -> FewstepError | None:
+def _check_redis(house: House) -> FewstepError | None:
     try:
-        check_server(services.probe)
+        check_server(house.probe)
     except FewstepError as error:
         return error
     return None
 
 
-def _check_store(services: Services) -> FewstepError | None:
+def _check_store(house: House) -> FewstepError | None:
     try:
         # A key that never is: an answer of any kind is what we want.
-        services.store.head(f"{services.settings.s3_prefix}/_scratch/ready")
+        house.store.head(f"{house.settings.s3_prefix}/_scratch/ready")
     except FewstepError as error:
         return error
     return None

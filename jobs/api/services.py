@@ -1,72 +1,66 @@
-"""What the routes stand on: catalog, queue, store and views, connected when first needed."""
+"""What a route stands on: the house's catalog, queue and store, and the views of who asks."""
 
-import threading
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 
-from jobs.catalog import load_catalog
-from jobs.events import EventFeed
-from jobs.layout import segment
-from jobs.redis_client import control_client, heartbeat_client
-from jobs.s3_client import BRIEF
+from jobs.allowance import Allowance
+from jobs.api.house import House, UsesHouse
+from jobs.api.visitor import UsesVisitor, Visitor
+from jobs.catalog import Catalog
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from jobs.views import JobViews
 
 
+@dataclass(frozen=True, slots=True)
 class Services:
-    """One per app. Making it connects to nothing, so that the API starts before its servers.
+    """One per request. Whatever names a job goes through `views`, which know one tenant's alone."""
 
-    Raises BadConfiguration for a catalog or an address that cannot be right.
-    """
+    house: House
+    visitor: Visitor
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.tenant = segment(settings.tenant, "tenant")
-        self.catalog = load_catalog(settings.catalog)
-        url = settings.redis_url.get_secret_value()
-        self._redis = control_client(url)
-        self.queue = ShardQueue(self._redis)
-        self.feed = EventFeed(self._redis)
-        #: Answers or fails within two seconds: for health checks.
-        self.probe = heartbeat_client(url)
-        self._lock = threading.Lock()
-        self._store: Store | None = None
-        self._views: JobViews | None = None
+    @property
+    def settings(self) -> Settings:
+        """The operator's settings."""
+        return self.house.settings
+
+    @property
+    def tenant(self) -> str:
+        """Whose request it is."""
+        return self.visitor.tenant
+
+    @property
+    def catalog(self) -> Catalog:
+        """What can be rendered."""
+        return self.house.catalog
+
+    @property
+    def queue(self) -> ShardQueue:
+        """All tenants' queue: ask `views` first whether a job is this tenant's."""
+        return self.house.queue
 
     @property
     def store(self) -> Store:
         """The store; raises Unreachable or BadConfiguration while it cannot be reached."""
-        with self._lock:
-            if self._store is None:
-                self._store = Store.connect(self.settings, patience=BRIEF)
-            return self._store
+        return self.house.store
+
+    @property
+    def allowance(self) -> Allowance:
+        """Counts what tenants use."""
+        return self.house.allowance
 
     @property
     def views(self) -> JobViews:
         """Views of this tenant's jobs."""
-        store = self.store
-        with self._lock:
-            if self._views is None:
-                self._views = JobViews(
-                    store, self.queue, prefix=self.settings.s3_prefix, tenant=self.tenant
-                )
-            return self._views
-
-    def close(self) -> None:
-        """Close the connections to Redis."""
-        self._redis.close()
-        self.probe.close()
-        if self._store is not None:
-            self._store.close()
+        return self.house.views_of(self.tenant)
 
 
-def services_of(request: Request) -> Services:
-    """The services of the app that a request came to."""
-    services: Services = request.app.state.services
-    return services
+def services_of(house: UsesHouse, visitor: UsesVisitor) -> Services:
+    """The services for a request; raises what `visitor_of` does."""
+    return Services(house, visitor)
 
 
 UsesServices = Annotated[Services, Depends(services_of)]

@@ -1,0 +1,74 @@
+"""What all requests share: catalog, connections, keys; connected when first needed."""
+
+import threading
+from functools import lru_cache
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from jobs.allowance import Allowance
+from jobs.api.key_ring import KeyRing
+from jobs.catalog import load_catalog
+from jobs.events import EventFeed
+from jobs.key_store import KeyStore
+from jobs.layout import segment
+from jobs.redis_client import control_client, heartbeat_client
+from jobs.s3_client import BRIEF
+from jobs.settings import Settings
+from jobs.shard_queue import ShardQueue
+from jobs.store import Store
+from jobs.views import JobViews
+
+#: Tenants whose views, with the jobs they have read, are kept in memory.
+TENANTS_KEPT = 200
+
+
+class House:
+    """One per app. Making it connects to nothing, so that the API starts before its servers.
+
+    Raises BadConfiguration for a catalog or an address that cannot be right.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        segment(settings.tenant, "tenant")
+        self.catalog = load_catalog(settings.catalog)
+        url = settings.redis_url.get_secret_value()
+        self._redis = control_client(url)
+        self.queue = ShardQueue(self._redis)
+        self.feed = EventFeed(self._redis)
+        self.allowance = Allowance(self._redis)
+        self.keys = KeyRing(lambda: KeyStore(self.store, settings.s3_prefix))
+        #: Answers or fails within two seconds: for health checks.
+        self.probe = heartbeat_client(url)
+        self.views_of = lru_cache(TENANTS_KEPT)(self._views_of)
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store; raises Unreachable or BadConfiguration while it cannot be reached."""
+        with self._lock:
+            if self._store is None:
+                self._store = Store.connect(self.settings, patience=BRIEF)
+            return self._store
+
+    def _views_of(self, tenant: str) -> JobViews:
+        """Views of one tenant's jobs."""
+        return JobViews(self.store, self.queue, prefix=self.settings.s3_prefix, tenant=tenant)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+        self.probe.close()
+        if self._store is not None:
+            self._store.close()
+
+
+def house_of(request: Request) -> House:
+    """The house of the app that a request came to."""
+    house: House = request.app.state.house
+    return house
+
+
+UsesHouse = Annotated[House, Depends(house_of)]

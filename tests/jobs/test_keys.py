@@ -1,0 +1,201 @@
+"""Keys, quotas and what is counted against them, on a real store and a real Redis."""
+
+import pytest
+import redis
+from pydantic import ValidationError
+
+from jobs.allowance import DAY_S, Allowance
+from jobs.api.key_ring import KeyRing
+from jobs.errors import (
+    BadConfiguration,
+    InvalidInput,
+    NotFound,
+    QuotaExceeded,
+    TooManyRequests,
+    Unreachable,
+)
+from jobs.key_store import KeyStore, checked_quota
+from jobs.keys import ApiKey, Quota, make_key, split_key
+from jobs.store import Store
+
+NOW = 1_700_000_000_000
+
+
+def made(**settings: object) -> tuple[ApiKey, str]:
+    return make_key("ann", ("read",), now_ms=NOW, **settings)  # type: ignore[arg-type]
+
+
+# ---- values ----
+
+
+def test_a_key_is_kept_without_its_secret() -> None:
+    key, text = made()
+    parts = split_key(text)
+
+    assert parts is not None
+    assert parts[0] == key.id
+    assert len(parts[1]) == 43
+    assert key.opens_with(parts[1])
+    assert not key.opens_with(parts[1][:-1] + ("A" if parts[1][-1] != "A" else "B"))
+    assert parts[1] not in key.model_dump_json()
+    assert made()[1] != text
+
+
+@pytest.mark.parametrize("text", ["", "fewstep_", "fewstep_a_b", "Bearer x", "x" * 10_000])
+def test_what_is_no_key_is_none(text: str) -> None:
+    assert split_key(text) is None
+
+
+def test_a_key_lives_until_it_runs_out_or_is_revoked() -> None:
+    key, _ = made(expires_ms=NOW + 10)
+
+    assert (key.lives(NOW + 9), key.lives(NOW + 10)) == (True, False)
+    assert not made()[0].model_copy(update={"revoked_ms": NOW}).lives(NOW)
+
+
+def test_admin_has_every_scope() -> None:
+    admin, _ = make_key("ann", ("admin",), now_ms=NOW)
+
+    assert (admin.allows("submit"), made()[0].allows("submit")) == (True, False)
+
+
+@pytest.mark.parametrize("tenant", ["", "A", "a/b", "../x", "_keys", "a" * 41, "a\n"])
+def test_a_tenants_name_fits_into_a_storage_key(tenant: str, store: Store) -> None:
+    with pytest.raises(ValidationError):
+        make_key(tenant, ("read",), now_ms=NOW)
+    if tenant != "a\n":
+        with pytest.raises(InvalidInput):
+            KeyStore(store, "p").set_quota(tenant, Quota())
+
+
+# ---- in the store ----
+
+
+def test_keys_and_quotas_come_back(store: Store) -> None:
+    keys = KeyStore(store, "datasets")
+    key, _ = made(name="laptop")
+    keys.add(key)
+    keys.set_quota("ann", Quota(open_jobs=3, weight=2.5))
+
+    again = KeyStore(store, "datasets")
+    assert again.keys() == {key.id: key}
+    assert again.quotas() == {"ann": Quota(open_jobs=3, weight=2.5)}
+
+
+def test_revoking_holds_and_may_be_repeated(store: Store) -> None:
+    keys = KeyStore(store, "datasets")
+    key, _ = made()
+    keys.add(key)
+
+    first = keys.revoke(key.id, NOW + 1)
+    again = keys.revoke(key.id, NOW + 2)
+
+    assert (first.revoked_ms, again.revoked_ms) == (NOW + 1, NOW + 1)
+    assert keys.keys()[key.id].revoked_ms == NOW + 1
+    with pytest.raises(NotFound, match="no such key"):
+        keys.revoke("a" * 12, NOW)
+
+
+def test_an_object_that_is_no_key_is_named(store: Store) -> None:
+    store.put("datasets/_keys/aaaaaaaaaaaa.json", b'{"id": "aaaaaaaaaaaa"}')
+
+    with pytest.raises(BadConfiguration, match=r"_keys/aaaaaaaaaaaa\.json"):
+        KeyStore(store, "datasets").keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("open_jobs", -1), ("weight", 0.0), ("weight", float("nan"))]
+)
+def test_a_quota_that_cannot_be_is_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(InvalidInput, match=field):
+        checked_quota(**{field: value})
+
+
+# ---- as the API knows them ----
+
+
+def test_a_ring_reads_anew_when_it_is_old_or_does_not_know_a_key(store: Store) -> None:
+    now = [0.0]
+    keys = KeyStore(store, "datasets")
+    ring = KeyRing(lambda: KeyStore(store, "datasets"), clock=lambda: now[0])
+    assert ring.key("a" * 12) is None
+    one, _ = made()
+    keys.add(one)
+
+    assert ring.key(one.id) is None, "asked again within a second"
+    now[0] = 1.0
+    assert ring.key(one.id) == one
+    keys.revoke(one.id, NOW)
+    now[0] = 5.9
+    assert ring.key(one.id) == one
+    now[0] = 6.0
+    found = ring.key(one.id)
+    assert found is not None
+    assert found.revoked_ms == NOW
+    assert ring.quota("ann") == Quota()
+
+
+def test_a_ring_outlives_a_store_that_is_away(store: Store) -> None:
+    now, away = [0.0], [True]
+
+    class Away(KeyStore):
+        def keys(self) -> dict[str, ApiKey]:
+            if away[0]:
+                raise Unreachable("no answer")
+            return super().keys()
+
+    ring = KeyRing(lambda: Away(store, "datasets"), clock=lambda: now[0])
+    key, _ = made()
+    KeyStore(store, "datasets").add(key)
+    with pytest.raises(Unreachable):
+        ring.key(key.id)
+    away[0] = False
+    assert ring.key(key.id) == key
+    away[0], now[0] = True, 100.0
+    assert ring.key(key.id) == key
+
+
+# ---- counted in Redis ----
+
+
+def test_a_key_sends_a_burst_and_then_its_rate(client: redis.Redis) -> None:
+    now = [1_000.0]
+    allowance = Allowance(client, clock=lambda: now[0])
+
+    for _ in range(10):
+        allowance.take_request("k", 60)
+    with pytest.raises(TooManyRequests) as caught:
+        allowance.take_request("k", 60)
+    assert caught.value.retry_after_s == 1
+    allowance.take_request("other", 60)
+    now[0] += 1.0
+    allowance.take_request("k", 60)
+    with pytest.raises(TooManyRequests):
+        allowance.take_request("k", 60)
+
+
+def test_the_servers_clock_is_used_where_none_is_given(client: redis.Redis) -> None:
+    allowance = Allowance(client)
+
+    allowance.take_request("k", 6)
+    with pytest.raises(TooManyRequests) as caught:
+        allowance.take_request("k", 6)
+    assert caught.value.retry_after_s in (9, 10)
+    (key,) = client.keys("*rate*")
+    assert 0 < client.pttl(key) <= 10_001
+
+
+def test_images_count_once_a_job_and_the_day_ends_at_midnight(client: redis.Redis) -> None:
+    now = [DAY_S * 100 - 60.0]
+    allowance = Allowance(client, clock=lambda: now[0])
+
+    allowance.spend_images("ann", "one", 60, a_day=100)
+    allowance.spend_images("ann", "one", 60, a_day=100)
+    allowance.spend_images("bob", "two", 100, a_day=100)
+    with pytest.raises(QuotaExceeded, match="today's 100: 40") as caught:
+        allowance.spend_images("ann", "three", 41, a_day=100)
+    assert caught.value.retry_after_s == 60
+    allowance.spend_images("ann", "four", 40, a_day=100)
+    now[0] += 60
+    allowance.spend_images("ann", "three", 41, a_day=100)
+    assert all(client.ttl(key) > 0 for key in client.keys("*day*"))
