@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench tiny-model clean
+.PHONY: help demo test check format audit bench tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(READY) ## lint, format, types, floors
 format: $(READY) ## write the code as the formatter wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+audit: $(READY) ## list what is installed (build/sbom.json) and ask what is known against it
+	@$(BIN)/python .ci/audit.py
 
 bench: $(READY) ## images/s of the render loop beside plain diffusers, on this machine
 	@$(BIN)/python -m benchmarks.engine
