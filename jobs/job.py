@@ -144,6 +144,28 @@ class Submission(Frozen):
     warnings: tuple[str, ...] = Field(default=(), strict=False)
 
 
+class Estimate(Frozen):
+    """What a job would cost. Null means unknown: no finished job has measured this recipe yet."""
+
+    where: str = Field(
+        description="Where it would run", examples=["2 renderers hold this engine (cpu)"]
+    )
+    renderers: int = Field(description="Renderers that `seconds` counts on; at least one")
+    device: str | None = Field(description="The kind of device that was measured")
+    measured_images: int = Field(description="Images that the figures rest on, older ones by half")
+    device_seconds: float | None = Field(description="Time of devices: text, denoising, decoding")
+    seconds: float | None = Field(description="From the first shard to the last, if nobody waits")
+    price: float | None = Field(
+        description="`device_seconds` at the operator's price of a device-hour; null without one"
+    )
+
+
+class DryRun(Submission):
+    """What would be accepted, and what it would cost; `created` is always false."""
+
+    estimate: Estimate
+
+
 class JobView(Frozen):
     """What the API shows of a job."""
 
@@ -174,6 +196,8 @@ __all__ = [
     "MAX_SHARDS",
     "MAX_SHARD_IMAGES",
     "PAGE_ROWS",
+    "DryRun",
+    "Estimate",
     "Image",
     "Job",
     "JobRequest",

@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     tenant: str = Field(default="default", pattern="^[a-z0-9][a-z0-9-]{0,39}$")
     #: Whether every request must bear a key (`fewstep keys create`). Off is for loopback alone.
     keys: Literal["off", "required"] = "off"
+    #: Where prompt files may lie that jobs name instead of sending them: places like
+    #: `s3://inbox/{tenant}/`, separated by spaces. Nothing: only files that are sent.
+    prompt_sources: str = ""
+    #: What an hour of a device costs, in any currency: for estimates.
+    device_hour_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     #: The key that the command line and scripts send, where one is asked for.
     api_key: SecretStr | None = None
 
@@ -69,6 +74,19 @@ class Settings(BaseSettings):
     def _absolute(cls, catalog: Path | None) -> Path | None:
         """Processes of the stack run in other folders than the one it was named in."""
         return catalog.absolute() if catalog else None
+
+    @field_validator("prompt_sources")
+    @classmethod
+    def _folders(cls, places: str) -> str:
+        for place in places.split():
+            if not place.startswith("s3://") or not place.endswith("/") or place.count("/") < 3:
+                raise ValueError(f"{place!r} is no place like s3://bucket/folder/")
+        return places
+
+    @property
+    def prompt_places(self) -> tuple[str, ...]:
+        """The places in `prompt_sources`."""
+        return tuple(self.prompt_sources.split())
 
     @model_validator(mode="after")
     def _renewed_in_time(self) -> Self:

@@ -13,6 +13,7 @@ import redis
 
 from jobs.errors import InvalidInput
 from jobs.queue_presence import QueuePresence
+from jobs.queue_speeds import QueueSpeeds
 from jobs.queue_values import (
     MAX_IMAGES,
     MAX_LEASE_MS,
@@ -41,7 +42,7 @@ RESTORE_CHUNK = 500
 REASON_MAX = 1_000
 
 
-class ShardQueue(QueueViews, QueuePresence):
+class ShardQueue(QueueViews, QueuePresence, QueueSpeeds):
     """Jobs, leases and fairness. Views (`job`, `backlog`, ...) are in `QueueViews`, heartbeats and
     events in `QueuePresence`.
 

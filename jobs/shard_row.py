@@ -121,6 +121,18 @@ def shard_row(
     return ours | own_columns(record.extra, job.rows.columns)
 
 
+def json_row_of(row: ShardRow) -> ShardRow:
+    """The row as the tar's JSON tells it, from a row of the parquet file."""
+    created = {"created": _iso(round(row["created"].timestamp() * 1000))}
+    ours = {name: row[name] for name in _COLUMNS if name != _LATER} | created
+    # The prompt source's own columns are absent where they are null.
+    return ours | {
+        name: row[name]
+        for name in row
+        if name not in ours and name != _LATER and row[name] is not None
+    }
+
+
 def own_columns(
     extra: Mapping[str, Scalar], columns: Mapping[str, ColumnKind]
 ) -> dict[str, Scalar]:

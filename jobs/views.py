@@ -1,6 +1,6 @@
 """A job as its user sees it: from the queue while it knows the job, else from the store."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -50,17 +50,21 @@ class JobViews:
         return self._from_queue([(job, record)])[0]
 
     def page(
-        self, *, state: str | None, limit: int, cursor: str | None
+        self,
+        *,
+        limit: int,
+        cursor: str | None,
+        wanted: Callable[[JobView], bool] = lambda _: True,
     ) -> tuple[list[JobView], str | None]:
         """Up to `limit` views, newest first, and the cursor of the next page (None: the last).
 
-        With `state`, a page may be short of `limit` although more follow.
+        Where not every job is wanted, a page may be short of `limit` although more follow.
         """
         found: list[JobView] = []
         for _ in range(SCAN_PAGES):
             page = self._queue.jobs(self._tenant, limit=limit - len(found), cursor=cursor)
             views = self._from_queue(self._with_files(page.jobs))
-            found += [view for view in views if state in (None, view.state)]
+            found += filter(wanted, views)
             cursor = page.cursor
             if cursor is None or len(found) >= limit:
                 break

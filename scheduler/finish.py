@@ -6,6 +6,7 @@ from redis import RedisError
 
 from jobs.catalog import Catalog
 from jobs.errors import DamagedJob, FewstepError, NotFound
+from jobs.estimate import note_timing
 from jobs.finish import Finished, facts_of, finish_job
 from jobs.given_up import commit_given_up
 from jobs.job import Job
@@ -56,6 +57,8 @@ def _finish(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str, job_
     outcome, reason, result = _dataset(store, layout, job, record, catalog)
     if outcome == "done":
         queue.finish(job_id, "done")
+        if result.timing is not None:
+            note_timing(queue, job.recipe, result.timing)
         log.info("finished job=%s images=%s failed=%s", job_id, result.images, result.failed)
     else:
         _close(queue, store, layout, record, outcome, reason, result)

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from jobs.api import routes_jobs, routes_submit, routes_system
+from jobs.api import routes_items, routes_jobs, routes_submit, routes_system
 from jobs.api.house import House
+from jobs.api.metrics import Measured
 from jobs.api.openapi import describe
 from jobs.api.origin import OriginGuard
 from jobs.api.problems import add_problem_handlers
@@ -41,12 +42,13 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="fewstep", version="1", description=ABOUT, lifespan=lifespan)
     app.state.house = house
     app.state.fan = fan
-    for part in (routes_submit.router, routes_jobs.router, routes_system.router):
-        app.include_router(part)
+    for part in (routes_submit, routes_jobs, routes_items, routes_system):
+        app.include_router(part.router)
     app.include_router(routes_system.probes)
     add_problem_handlers(app)
     if settings.keys == "off":
         # A key is never sent by a browser on its own; without keys, this is what stands there.
         app.add_middleware(OriginGuard, api_url=settings.api_url)
+    app.add_middleware(Measured, metrics=house.metrics)
     describe(app)
     return app

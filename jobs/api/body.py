@@ -96,6 +96,18 @@ def parse_object(text: bytes | str, where: str) -> dict[str, Any]:
     return value
 
 
+def checked_source(name: str, where: str) -> SourceFormat:
+    """What kind of prompt file it is by its name; raises InvalidInput for another one."""
+    source = SOURCES.get(Path(name).suffix.lower())
+    if source is None:
+        raise InvalidInput(
+            f"a prompt file named {name[-40:]!r} is of no known kind",
+            where=where,
+            remedy="name it .txt (a prompt a line) or .jsonl (an object a line)",
+        )
+    return source
+
+
 def _plain(request: Request) -> None:
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
@@ -162,14 +174,7 @@ def _form_parts(form: FormData) -> tuple[str, PromptFile]:
             remedy="send a part named prompts with a file name in .txt or .jsonl",
         )
     name = prompts.filename or ""
-    source = SOURCES.get(Path(name).suffix.lower())
-    if source is None:
-        raise InvalidInput(
-            f"a prompt file named {name[-40:]!r} is of no known kind",
-            where="prompts",
-            remedy="name it .txt (a prompt a line) or .jsonl (an object a line)",
-        )
-    return job, PromptFile(name[-80:], source, prompts.file)
+    return job, PromptFile(name[-80:], checked_source(name, "prompts"), prompts.file)
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

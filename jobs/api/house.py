@@ -1,18 +1,23 @@
 """What all requests share: catalog, connections, keys; connected when first needed."""
 
 import threading
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from jobs.allowance import Allowance
+from jobs.api.body import UPLOAD_MAX
 from jobs.api.key_ring import KeyRing
+from jobs.api.links import LinkSigner
+from jobs.api.metrics import Metrics
 from jobs.catalog import load_catalog
 from jobs.events import EventFeed
 from jobs.key_store import KeyStore
 from jobs.layout import segment
+from jobs.pictures import Pictures
 from jobs.redis_client import control_client, heartbeat_client
+from jobs.references import References
 from jobs.s3_client import BRIEF
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
@@ -42,6 +47,8 @@ class House:
         #: Answers or fails within two seconds: for health checks.
         self.probe = heartbeat_client(url)
         self.views_of = lru_cache(TENANTS_KEPT)(self._views_of)
+        self.metrics = Metrics(self.queue)
+        self.references = References(settings, UPLOAD_MAX)
         self._lock = threading.Lock()
         self._store: Store | None = None
 
@@ -53,6 +60,16 @@ class House:
                 self._store = Store.connect(self.settings, patience=BRIEF)
             return self._store
 
+    @cached_property
+    def pictures(self) -> Pictures:
+        """Single pictures of shards."""
+        return Pictures(self.store)
+
+    @cached_property
+    def links(self) -> LinkSigner:
+        """Links to single pictures; raises Unreachable while the store cannot be reached."""
+        return LinkSigner(self.store, self.settings.s3_prefix)
+
     def _views_of(self, tenant: str) -> JobViews:
         """Views of one tenant's jobs."""
         return JobViews(self.store, self.queue, prefix=self.settings.s3_prefix, tenant=tenant)
@@ -61,6 +78,7 @@ class House:
         """Close the connections."""
         self._redis.close()
         self.probe.close()
+        self.references.close()
         if self._store is not None:
             self._store.close()
 

@@ -52,11 +52,21 @@ class Change(Frozen):
 def list_jobs(
     services: UsesServices,
     state: JobState | None = None,
+    model: Annotated[str | None, Query(max_length=200, description="The recipe's model")] = None,
+    name: Annotated[str | None, Query(max_length=200, description="In the job's name")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> JobList:
-    """Jobs of the last days, newest first. With `state`, a page may be short of `limit`."""
-    found, more = services.views.page(state=state, limit=limit, cursor=cursor)
+    """Jobs of the last days, newest first. With a filter, a page may be short of `limit`."""
+
+    def wanted(view: JobView) -> bool:
+        return (
+            state in (None, view.state)
+            and model in (None, view.recipe.get("model"))
+            and (name or "").casefold() in view.name.casefold()
+        )
+
+    found, more = services.views.page(limit=limit, cursor=cursor, wanted=wanted)
     return JobList(jobs=found, cursor=more)
 
 

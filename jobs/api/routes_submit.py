@@ -10,11 +10,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, ValidationError
 
-from jobs.api.body import is_form, parse_object, read_form, read_object
+from jobs.api.body import checked_source, is_form, parse_object, read_form, read_object
 from jobs.api.problems import Refused, raise_invalid, responses
 from jobs.api.services import Services, UsesServices
 from jobs.errors import InvalidInput, TooLarge
-from jobs.job import JobRequest, Submission
+from jobs.estimate import estimate_of
+from jobs.job import DryRun, Estimate, JobRequest, Submission
 from jobs.rows import Row, read_inline, read_rows
 from jobs.submit import dry_run_job, submit_job
 
@@ -30,10 +31,20 @@ _BODY = {
         "application/json": {
             "schema": {
                 "type": "object",
-                "required": ["prompts"],
                 "additionalProperties": False,
+                "description": "Either `prompts` or `prompts_from`.",
                 "properties": {
                     "job": _JOB_SCHEMA,
+                    "prompts_from": {
+                        "type": "object",
+                        "required": ["uri"],
+                        "additionalProperties": False,
+                        "description": "A file in S3, where FEWSTEP_PROMPT_SOURCES allows",
+                        "properties": {
+                            "uri": {"type": "string", "examples": ["s3://inbox/ann/rows.jsonl"]},
+                            "etag": {"type": "string", "description": "409 where it is another"},
+                        },
+                    },
                     "prompts": {
                         "type": "array",
                         "minItems": 1,
@@ -69,11 +80,12 @@ _BODY = {
 
 
 class Accepted(Submission):
-    """A submission and where to go from here."""
+    """A submission and where to go from here; of a dry run, what it would cost instead."""
 
     links: dict[str, str] = Field(
         description="Paths of the job's status, events, results and cancel"
     )
+    estimate: Estimate | None = Field(default=None, description="Of a dry run alone")
 
 
 @router.post(
@@ -106,24 +118,42 @@ async def submit(
             done = await run_in_threadpool(_submit, services, job, rows, key, dry_run)
     else:
         body = await read_object(request)
-        job, rows = _inline(body)
-        done = await run_in_threadpool(_submit, services, job, rows, key, dry_run)
+        done = await run_in_threadpool(_submit_body, services, body, key, dry_run)
     path = f"/v1/jobs/{done.id}"
     if dry_run:
         response.status_code = 200
-        return Accepted(**done.model_dump(), links={})
+        return Accepted.model_validate(done.model_dump() | {"links": {}})
     response.headers["Location"] = path
     links = {name: f"{path}/{name}" for name in ("events", "results", "cancel")}
     return Accepted(**done.model_dump(), links={"status": path, **links})
+
+
+def _submit_body(services: Services, body: dict[str, Any], key: str, dry_run: bool) -> Submission:
+    _check_fields(body, {"job", "prompts", "prompts_from"}, "body")
+    if "prompts_from" not in body:
+        job, rows = _inline(body)
+        return _submit(services, job, rows, key, dry_run)
+    if "prompts" in body:
+        raise InvalidInput(
+            "prompts are given twice", where="prompts_from", remedy="send prompts or prompts_from"
+        )
+    job, place = _job_request(_object(body.get("job", {}), "job")), body["prompts_from"]
+    uri, etag = _reference(place)
+    source = checked_source(uri, "prompts_from")
+    with services.house.references.opened(uri, etag, services.tenant) as file:
+        return _submit(services, job, read_rows(file, source, uri[-80:]), key, dry_run)
 
 
 def _submit(
     services: Services, job: JobRequest, rows: Iterable[Row], key: str, dry_run: bool
 ) -> Submission:
     if dry_run:
-        return dry_run_job(
+        found = dry_run_job(
             services.catalog, tenant=services.tenant, request=job, rows=rows, idempotency_key=key
         )
+        recipe, hour = services.catalog.resolve(job.recipe), services.settings.device_hour_price
+        estimate = estimate_of(services.queue, recipe, found.images, hour)
+        return DryRun(**found.model_dump(), estimate=estimate)
     return submit_job(
         services.store,
         services.queue,
@@ -140,18 +170,7 @@ def _submit(
 
 
 def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterator[Row]]:
-    unknown = sorted(set(body) - {"job", "prompts"})
-    if unknown:
-        raise Refused(
-            422,
-            "unknown_field",
-            f"there is no field {unknown[0][:40]!r}",
-            where="body",
-            remedy='the body is {"job": {...}, "prompts": [...]}',
-        )
-    job, prompts = body.get("job", {}), body.get("prompts")
-    if not isinstance(job, dict):
-        raise InvalidInput("this is not a JSON object", where="job")
+    job, prompts = _object(body.get("job", {}), "job"), body.get("prompts")
     if not isinstance(prompts, list):
         raise InvalidInput("this is not a list", where="prompts", remedy='["a red circle", ...]')
     if len(prompts) > INLINE_MAX:
@@ -161,6 +180,38 @@ def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterator[Row]]:
             remedy="use a prompt file: a multipart form with a part prompts",
         )
     return _job_request(job), read_inline(_checked(prompts))
+
+
+def _reference(place: Any) -> tuple[str, str | None]:
+    """URI and etag of a prompt file that lies in S3."""
+    fields = _object(place, "prompts_from")
+    _check_fields(fields, {"uri", "etag"}, "prompts_from")
+    uri, etag = fields.get("uri"), fields.get("etag")
+    if not isinstance(uri, str) or not (etag is None or isinstance(etag, str)):
+        raise InvalidInput(
+            "this is no reference to a file",
+            where="prompts_from",
+            remedy='{"uri": "s3://bucket/key.jsonl"}, and "etag" by choice',
+        )
+    return uri, etag
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidInput("this is not a JSON object", where=where)
+    return value
+
+
+def _check_fields(fields: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise Refused(
+            422,
+            "unknown_field",
+            f"there is no field {unknown[0][:40]!r}",
+            where=where,
+            remedy=f"known: {', '.join(sorted(known))}",
+        )
 
 
 def _checked(prompts: list[Any]) -> Iterator[str | dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Routes about the house: what can be rendered, who renders, whether the servers answer."""
 
 from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from jobs.api.house import House, UsesHouse
@@ -115,6 +117,21 @@ def readyz(house: UsesHouse) -> Health:
             remedy=first.remedy,
         )
     return Health(status="ok", checks=dict.fromkeys(checks, "ok"))
+
+
+@probes.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    responses=responses(503),
+    dependencies=[ADMIN],
+)
+def metrics(house: UsesHouse) -> Response:
+    """Jobs and images by state, what waits for each engine, renderers, requests and their times.
+
+    Takes a key with the scope `admin` where keys are asked for.
+    """
+    return Response(house.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _check_redis(house: House) -> FewstepError | None:

@@ -14,7 +14,7 @@ from tests.api_keys import KeyedApi
 #: Routes that ask for no key: they tell nothing of anybody's work.
 OPEN = {"/healthz", "/readyz"}
 #: Routes for operators alone.
-ADMIN = {"/v1/cluster"}
+ADMIN = {"/v1/cluster", "/metrics"}
 #: What each route that reads a body is sent.
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/jobs": {"json": BODY},
@@ -42,7 +42,7 @@ def call(http: httpx.Client, method: str, path: str, names: dict[str, str]) -> h
 
 
 def test_no_route_opens_without_a_key(keyed: KeyedApi) -> None:
-    names = {"job_id": "a" * 26}
+    names = {"job_id": "a" * 26, "image": "0"}
     with keyed.visit("") as http:
         for method, path in operations(keyed):
             reply = call(http, method, path, names)
@@ -62,8 +62,8 @@ def test_no_tenant_reaches_anothers_job_on_any_route(keyed: KeyedApi) -> None:
         for method, path in operations(keyed):
             if "{" not in path:
                 continue
-            strange = call(his, method, path, {"job_id": mine})
-            never = call(his, method, path, {"job_id": "a" * 26})
+            strange = call(his, method, path, {"job_id": mine, "image": "0"})
+            never = call(his, method, path, {"job_id": "a" * 26, "image": "0"})
             assert strange.status_code == 404, f"{method} {path}: {strange.text}"
             # Nothing tells a job of somebody else's from one that never was.
             assert strange.text.replace(mine, "a" * 26) == never.text, path
@@ -92,7 +92,7 @@ def test_a_key_does_what_its_scopes_say(keyed: KeyedApi) -> None:
     reader, writer = keyed.make("ann", ("read",)), keyed.make("ann", ("submit",))
     admin = keyed.make("ann", ("admin",))
     with keyed.visit(reader) as reads, keyed.visit(writer) as writes, keyed.visit(admin) as rules:
-        names = {"job_id": rules.post("/v1/jobs", json=BODY).json()["id"]}
+        names = {"job_id": rules.post("/v1/jobs", json=BODY).json()["id"], "image": "0"}
         for method, path in operations(keyed):
             if path in OPEN:
                 continue

@@ -1,0 +1,93 @@
+"""Routes of single images: what became of each, and its picture."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import Response
+from fastapi.security import HTTPAuthorizationCredentials
+
+from jobs.api.house import UsesHouse
+from jobs.api.problems import responses
+from jobs.api.routes_jobs import JobId
+from jobs.api.services import Services, UsesServices
+from jobs.api.visitor import BEARER, Visitor, visitor_of
+from jobs.errors import NotFound
+from jobs.items import ItemPage, item_page
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+ImageIndex = Annotated[int, Path(ge=0, le=10**13, description="The image's index in its job")]
+
+
+@router.get("/jobs/{job_id}/items", summary="Images one by one", responses=responses(404, 422, 503))
+def job_items(
+    job_id: JobId,
+    services: UsesServices,
+    first: Annotated[int, Query(ge=0, le=10**13, description="`next` of the last page")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1_000, description="Images at most")] = 100,
+) -> ItemPage:
+    """Each image's row, seed, state and error, and a link to its picture; also while the job runs.
+
+    Images whose shard is not committed are `pending`. A page of a job with tiny shards may be
+    short of `limit`.
+    """
+    views = services.views
+    page = item_page(
+        services.store, views.layout(job_id), views.accepted(job_id), first=first, limit=limit
+    )
+    links = services.house.links
+    shown = tuple(
+        item.model_copy(update={"link": links.link(services.tenant, job_id, item.image)})
+        if item.status == "ok"
+        else item
+        for item in page.items
+    )
+    return ItemPage(items=shown, next=page.next)
+
+
+def picture_services(
+    request: Request,
+    house: UsesHouse,
+    job_id: JobId,
+    image: ImageIndex,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    of: Annotated[str, Query(max_length=40, description="From the link")] = "",
+    until: Annotated[int, Query(ge=0, le=10**11, description="From the link")] = 0,
+    seal: Annotated[str, Query(max_length=64, description="From the link")] = "",
+) -> Services:
+    """Who asks for a picture: whoever holds its link, or a key."""
+    if not seal:
+        return Services(house, visitor_of(request, credentials))
+    house.links.check(of, job_id, image, until, seal)
+    return Services(house, Visitor(of, ("read",)))
+
+
+@router.get(
+    "/jobs/{job_id}/items/{image}/picture",
+    summary="A picture",
+    response_class=Response,
+    responses=responses(404, 422, 503)
+    | {
+        200: {
+            "description": "The picture's file",
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("image/png", "image/jpeg", "image/webp")
+            },
+        }
+    },
+)
+def job_picture(
+    job_id: JobId, image: ImageIndex, services: Annotated[Services, Depends(picture_services)]
+) -> Response:
+    """The file as it lies in its shard. An item's `link` opens it without a key for an hour."""
+    job = services.views.accepted(job_id)
+    if image >= job.images:
+        raise NotFound(f"the job has {job.images} images", where=f"image {image}")
+    found = services.house.pictures.read(services.views.layout(job_id), job, image)
+    headers = {
+        "Cache-Control": "private, max-age=3600, immutable",
+        "ETag": f'"{found.sha256}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(found.data, media_type=found.media_type, headers=headers)

@@ -1,0 +1,116 @@
+"""The images of a job one by one: committed ones as they came out, the rest as planned."""
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from jobs.dataset_index import cover
+from jobs.job import Job, image_of
+from jobs.layout import JobLayout
+from jobs.manifest import Manifest
+from jobs.recipe import Frozen
+from jobs.spool import fetch_rows
+from jobs.store import Store
+
+#: Shards that one page looks at: a page of tiny shards may be short of its limit.
+SCAN = 200
+_READERS = 16
+_COLUMNS = ["image", "row", "repeat", "key", "prompt", "seed", "status", "error", "sha256", "bytes"]
+
+
+class Item(Frozen):
+    """One image of a job."""
+
+    image: int = Field(description="Its index in the job, from 0")
+    row: int = Field(description="Its line of the prompt source, from 0")
+    repeat: int
+    status: Literal["ok", "failed", "pending"] = Field(
+        description="pending: not in a committed shard yet"
+    )
+    key: str = Field(description="Its name inside its shard", examples=["000170012"])
+    prompt: str
+    seed: int
+    error: str = Field(default="", description="Why there is no picture")
+    sha256: str = Field(default="", description="Of the picture's file")
+    bytes: int = 0
+    link: str | None = Field(
+        default=None, description="Shows the picture without a key for an hour; null: there is none"
+    )
+
+
+class ItemPage(Frozen):
+    """Images in their order; `next` is the `first` of the next page, null: this was the last."""
+
+    items: tuple[Item, ...] = Field(strict=False)
+    next: int | None
+
+
+def item_page(store: Store, layout: JobLayout, job: Job, *, first: int, limit: int) -> ItemPage:
+    """Images `first` up to `first + limit`, fewer where shards are tiny. Raises Unreachable."""
+    shard = first // job.shard_images
+    stop = min(first + limit, (shard + SCAN) * job.shard_images, job.images)
+    if first >= stop:
+        return ItemPage(items=(), next=None)
+    shards = range(shard, -(-stop // job.shard_images))
+    found = {
+        row["image"]: _made(row)
+        for manifest in manifests_of(store, layout, shards)
+        for row in _rows(store, layout, manifest)
+    }
+    missing = [index for index in range(first, stop) if index not in found]
+    found |= {item.image: item for item in _pending(store, layout, job, missing)}
+    items = tuple(found[index] for index in range(first, stop))
+    return ItemPage(items=items, next=stop if stop < job.images else None)
+
+
+def manifests_of(store: Store, layout: JobLayout, shards: range) -> list[Manifest]:
+    """The manifests that make up these shards, in the order of their images; gaps are allowed."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        keys = [key for some in readers.map(partial(_keys, store, layout), shards) for key in some]
+        found = [Manifest.model_validate_json(data) for data in readers.map(store.get, keys)]
+    return cover(found)
+
+
+def _keys(store: Store, layout: JobLayout, shard: int) -> list[str]:
+    """Keys of the manifests of a shard and of its parts."""
+    stem = f"{layout.shards}{shard:05d}"
+    return [
+        found.key
+        for found in store.list(stem)
+        # Not those of shard 170000, whose names begin like those of shard 17000.
+        if found.key.endswith("_stats.json") and found.key[len(stem)] in "-_"
+    ]
+
+
+def _rows(store: Store, layout: JobLayout, manifest: Manifest) -> list[dict[str, Any]]:
+    data = store.get(layout.shards + manifest.parquet.name)
+    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data), columns=_COLUMNS).to_pylist()
+    return rows
+
+
+def _made(row: dict[str, Any]) -> Item:
+    return Item.model_validate(row, strict=False)
+
+
+def _pending(store: Store, layout: JobLayout, job: Job, indexes: list[int]) -> Iterator[Item]:
+    """Images that no committed shard has, with the seed that they will be made with."""
+    if not indexes:
+        return
+    first_row = indexes[0] // job.repeats
+    rows = fetch_rows(store, job, first_row, indexes[-1] // job.repeats + 1)
+    for index in indexes:
+        image = image_of(job, index, rows[index // job.repeats - first_row])
+        yield Item(
+            image=index,
+            row=image.row_index,
+            repeat=image.repeat,
+            status="pending",
+            key=layout.sample(index),
+            prompt=image.row.prompt,
+            seed=image.seed,
+        )
