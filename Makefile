@@ -39,8 +39,8 @@ format: $(READY) ## write the code as the formatter wants it
 audit: $(READY) ## list what is installed (build/sbom.json) and ask what is known against it
 	@$(BIN)/python .ci/audit.py
 
-bench: $(READY) ## images/s of the render loop beside plain diffusers, on this machine
-	@$(BIN)/python -m benchmarks.engine
+bench: $(READY) ## fewstep beside its peers on this machine (ROWS=codecs,engine; QUICK=1)
+	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
 
 tiny-model: $(READY) ## make the embedded model and its adapters again, from nothing (hours)
 	@$(BIN)/python -m workers.tiny all

@@ -1,7 +1,8 @@
 """What a picture's file costs: fewstep's codecs beside Pillow's, and others that are installed.
 
-Times are those of one thread on one core. Every file is decoded by Pillow and compared. Behind
-docs/decisions/0006-codecs.md; one of the tables of `make bench`.
+Times are processor time of one thread. Every file is decoded by Pillow and compared. The whole
+table (`python -m benchmarks.codecs`) is behind docs/decisions/0006-codecs.md; `make bench` has the
+lines of what renderers write.
 """
 
 import io
@@ -16,9 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from benchmarks.measure import Line, alternate, quicker
+from benchmarks.workload import Scale
+from jobs.job import ImageFormat
 from workers.encode import encode
 
+ROW = "codecs"
 ROUNDS = 5
+QUALITY = 95
 SIZES = (512, 1024)
 SETTINGS: dict[str, object] = {
     "prompt": "a big red circle on the left",
@@ -34,6 +40,52 @@ SETTINGS: dict[str, object] = {
 }
 Pixels = NDArray[np.uint8]
 Codec = Callable[[Pixels], bytes]
+
+
+def run(scale: Scale) -> list[Line]:
+    """A line for each format and edge; raises where a PNG does not decode to its picture."""
+    formats: tuple[ImageFormat, ...] = ("png", "jpeg", "webp")
+    return [_line(form, edge, scale) for edge in scale.edges for form in formats]
+
+
+def _line(form: ImageFormat, edge: int, scale: Scale) -> Line:
+    pixels = natural(edge)
+    options = {} if form == "png" else {"quality": QUALITY}
+    codecs = {
+        "ours": lambda one: encode(one, form, QUALITY, SETTINGS),
+        "theirs": by_pillow(form.upper(), **options),
+    }
+    files = {side: codec(pixels) for side, codec in codecs.items()}
+    if form == "png" and not np.array_equal(_decoded(files["ours"]), pixels):
+        raise RuntimeError("the PNG file does not decode to its picture")
+    figures = alternate(
+        {
+            side: lambda _, codec=codec: _milliseconds(codec, pixels)
+            for side, codec in codecs.items()
+        },
+        scale.rounds,
+    )
+    at = "" if form == "png" else f" at {QUALITY}"
+    sizes = {side: len(data) / 1e3 for side, data in files.items()}
+    return quicker(
+        ROW,
+        f"{form.upper()}{at}, {edge}x{edge}",
+        f"Pillow default{at}",
+        figures["ours"],
+        figures["theirs"],
+        note=f"{sizes['ours']:.0f} KB, Pillow {sizes['theirs']:.0f} KB; processor time",
+    )
+
+
+def _milliseconds(codec: Codec, pixels: Pixels) -> float:
+    started = time.thread_time()
+    codec(pixels)
+    return (time.thread_time() - started) * 1e3
+
+
+def _decoded(data: bytes) -> Pixels:
+    with Pillow.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def natural(size: int, seed: int = 1) -> Pixels:
@@ -67,9 +119,9 @@ def by_pillow(form: str, **options: object) -> Codec:
 def ours() -> dict[str, Codec]:
     """What renderers write, metadata included."""
     return {
-        "fewstep PNG": lambda pixels: encode(pixels, "png", 95, SETTINGS),
-        "fewstep JPEG 95": lambda pixels: encode(pixels, "jpeg", 95, SETTINGS),
-        "fewstep WebP 95": lambda pixels: encode(pixels, "webp", 95, SETTINGS),
+        "fewstep PNG": lambda pixels: encode(pixels, "png", QUALITY, SETTINGS),
+        "fewstep JPEG 95": lambda pixels: encode(pixels, "jpeg", QUALITY, SETTINGS),
+        "fewstep WebP 95": lambda pixels: encode(pixels, "webp", QUALITY, SETTINGS),
         "fewstep WebP 100 (lossless)": lambda pixels: encode(pixels, "webp", 100, SETTINGS),
     }
 
@@ -122,12 +174,7 @@ def others() -> dict[str, Codec]:
 def measure(codec: Codec, pixels: Pixels) -> tuple[float, bytes]:
     """Median milliseconds of processor time, and the file."""
     data = codec(pixels)
-    times = []
-    for _ in range(ROUNDS):
-        started = time.thread_time()
-        codec(pixels)
-        times.append((time.thread_time() - started) * 1e3)
-    return statistics.median(times), data
+    return statistics.median(_milliseconds(codec, pixels) for _ in range(ROUNDS)), data
 
 
 def main() -> int:
@@ -140,8 +187,7 @@ def main() -> int:
         line, same = f"{name:<40}", []
         for size, pixels in pictures.items():
             ms, data = measure(codec, pixels)
-            decoded = np.asarray(Pillow.open(io.BytesIO(data)).convert("RGB"))
-            same.append(np.array_equal(decoded, pixels))
+            same.append(np.array_equal(_decoded(data), pixels))
             row |= {f"ms_{size}": round(ms, 2), f"bytes_{size}": len(data), "exact": all(same)}
             line += f"{ms:>12.1f}{len(data) / 1000:>8.0f}"
         print(line + ("  exact" if all(same) else "  lossy"))

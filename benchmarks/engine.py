@@ -1,86 +1,83 @@
-"""One engine call beside `StableDiffusionPipeline.__call__`, same batch of the tiny model."""
+"""One engine call beside `StableDiffusionPipeline.__call__`, same batch, same pictures."""
 
-import json
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from diffusers import LCMScheduler, StableDiffusionPipeline
+import numpy as np
 
-from jobs.catalog import load_catalog
-from jobs.job import Image
-from jobs.recipe import RecipeRequest
-from jobs.rows import Row
-from workers import tiny
-from workers.engine import load_engine, pick_device
+from benchmarks.measure import Line, Side, alternate, quicker
+from benchmarks.peers_diffusers import pictures, plain_pipeline
+from benchmarks.workload import Scale, bare_renderer, images, prompts, recipe, seconds
+from jobs.recipe import Recipe
 from workers.render import BatchRenderer
 
-ROUNDS = 5
-PROMPTS = [f"a big red circle on the left, number {number}" for number in range(16)]
+ROW = "engine"
+#: Calls in one round: one alone is too short to time.
+CALLS = 4
 
 
-def median_ms(call: Callable[[], Any]) -> float:
-    """Median of `ROUNDS` calls after one that warms up."""
-    call()
-    times = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - started) * 1e3)
-    return statistics.median(times)
+def run(scale: Scale) -> list[Line]:
+    """The lines of this row: eager, and compiled where the scale has time for it."""
+    one = recipe()
+    plain, ours = plain_pipeline(), bare_renderer(one)
+    apart = _furthest(one, ours, plain)
+    sides = {"ours": _ours(one, ours), "theirs": _theirs(one, plain)}
+    if scale.compiled:
+        sides["ours_compiled"] = _ours(one, bare_renderer(one, compiled=True))
+        sides["theirs_compiled"] = _theirs(one, plain_pipeline(compiled=True))
+    figures = alternate(sides, scale.rounds)
+    what = f"one engine call, {one.batch_images} images"
+    against = "StableDiffusionPipeline.__call__"
+    same = f"their pictures differ by {apart} of 255 at most"
+    lines = [quicker(ROW, what, against, figures["ours"], figures["theirs"], least=1.3, note=same)]
+    if scale.compiled:
+        compiled = figures["ours_compiled"]
+        lines += [
+            quicker(ROW, f"{what}, compiled", against, compiled, figures["theirs"], least=1.8),
+            quicker(
+                ROW,
+                f"{what}, compiled",
+                f"{against}, compiled and channels_last",
+                compiled,
+                figures["theirs_compiled"],
+                note="what is left once both are compiled",
+            ),
+        ]
+    return lines
 
 
-def plain_pipeline() -> StableDiffusionPipeline:
-    """diffusers as its documentation shows LCM-LoRA: fused, four steps, no guidance."""
-    pipeline = StableDiffusionPipeline.from_pretrained(tiny.MODEL_DIR, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = LCMScheduler.from_config(
-        pipeline.scheduler.config, original_inference_steps=25
+def _ours(one: Recipe, renderer: BatchRenderer) -> Side:
+    return _milliseconds(lambda number: renderer.render(one, _batch(one, number)))
+
+
+def _theirs(one: Recipe, pipeline: Any) -> Side:
+    return _milliseconds(lambda number: pictures(pipeline, one, _batch(one, number)))
+
+
+def _batch(one: Recipe, number: int) -> Any:
+    return images(prompts(one.batch_images, number))
+
+
+def _milliseconds(call: Callable[[int], object]) -> Side:
+    def side(number: int) -> float:
+        def calls() -> None:
+            for again in range(CALLS):
+                # Other prompts each time: neither side profits from an embedding it has kept.
+                call(CALLS * number + again)
+
+        return seconds(calls) * 1e3 / CALLS
+
+    return side
+
+
+def _furthest(one: Recipe, renderer: BatchRenderer, pipeline: Any) -> int:
+    """The largest difference of a pixel between both sides: they must do the same work."""
+    batch = _batch(one, 0)
+    ours = [made.pixels for made in renderer.render(one, batch).images]
+    theirs = [np.asarray(made) for made in pictures(pipeline, one, batch)]
+    if any(made is None for made in ours):
+        raise RuntimeError("the engine made no picture of some prompt")
+    return max(
+        int(np.abs(np.int16(mine) - np.int16(other)).max())  # type: ignore[arg-type]
+        for mine, other in zip(ours, theirs, strict=True)
     )
-    pipeline.load_lora_weights(tiny.LCM_LORA_DIR)
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
-    return pipeline
-
-
-def main() -> int:
-    """Print one table, and one JSON line for programs."""
-    device = pick_device(threads=1)
-    recipe = load_catalog().resolve(RecipeRequest())
-    renderer = BatchRenderer(load_engine(recipe, device))
-    images = [
-        Image(index=n, row_index=n, repeat=0, seed=n, row=Row(prompt=prompt))
-        for n, prompt in enumerate(PROMPTS)
-    ]
-    plain = plain_pipeline()
-
-    def by_diffusers() -> Any:
-        generators = [torch.Generator().manual_seed(image.seed) for image in images]
-        return plain(
-            PROMPTS,
-            num_inference_steps=recipe.steps,
-            guidance_scale=1.0,
-            width=recipe.width,
-            height=recipe.height,
-            generator=generators,
-        )
-
-    ours = median_ms(lambda: renderer.render(recipe, images))
-    theirs = median_ms(by_diffusers)
-    machine = (
-        f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
-    )
-    print(f"tiny model, {len(images)} images of 64x64, {recipe.steps} steps, median of {ROUNDS}")
-    print(machine)
-    print(f"  fewstep BatchRenderer.render      {ours:8.0f} ms")
-    print(f"  StableDiffusionPipeline.__call__  {theirs:8.0f} ms   {theirs / ours:.2f}x")
-    print(json.dumps({"ours_ms": ours, "diffusers_ms": theirs, "machine": machine}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
