@@ -42,16 +42,56 @@ _BUSY = (
 _BUSY_WORDS = re.compile(
     r"\b(BUSY|LOADING|MISCONF|NOREPLICAS|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b|-O\b"
 )
+# By what the reply says, redis-py's own texts for its classes among it.
+_REMEDIES = (
+    (r"loading", "it is reading its file: wait"),
+    (r"\bOOM\b|-O\b|maxmemory", "raise its maxmemory, or wait until jobs have ended"),
+    (r"MISCONF|snapshot|persist", "make room on its disk, or see its log for why it cannot write"),
+    (r"READONLY|read only", "it is a replica: put the primary's address into FEWSTEP_REDIS_URL"),
+    (r"\bBUSY\b", "somebody's script does not end: SCRIPT KILL, if it goes on"),
+    (r"NOREPLICAS|good replicas", "bring its replicas back, or lower min-replicas-to-write"),
+    (r"MASTERDOWN|CLUSTERDOWN|TRYAGAIN", "it fails over: wait, or see its cluster's state"),
+)
+
+# Tries after the first one: about three seconds in all, so that an API's caller is told in time
+# (503) and a renderer, whose own loops go on asking, does not stand still for long.
+_RETRIES, _PAUSE_S, _PAUSE_MAX_S = 6, 0.05, 2.0
+
+_CONTROL: dict[str, Any] = {
+    # An op takes milliseconds; a script that others hold up may take seconds.
+    "socket_timeout": 5,
+    # Refused and unrouted addresses are told apart from slow servers early.
+    "socket_connect_timeout": 2,
+    # A connection that idled while a shard rendered may be dead without either end knowing.
+    "health_check_interval": 15,
+    "socket_keepalive": True,
+}
+_HEARTBEAT: dict[str, Any] = {
+    # A renewal that is not through in two seconds is tried anew by the keeper, which must see a
+    # lease's end coming: redis-py's own ten retries would outlast the lease.
+    "socket_timeout": 2,
+    "socket_connect_timeout": 2,
+}
 
 
 class _Patient(Retry):
-    """Retries what may pass; redis-py counts a wrong password among lost connections."""
+    """Retries what may pass: a lost connection, and a server that cannot serve just now.
+
+    redis-py alone would not repeat BUSY, MISCONF or OOM, and counts a wrong password among lost
+    connections. The connection is made anew each time, which finds the new primary after READONLY.
+    """
+
+    def __init__(self) -> None:
+        pauses = ExponentialWithJitterBackoff(cap=_PAUSE_MAX_S, base=_PAUSE_S)
+        super().__init__(pauses, _RETRIES, (*_AWAY, ResponseError))
 
     def call_with_retry(  # type: ignore[override]
         self, do: Any, fail: Any, is_retryable: Any = None, **options: Any
     ) -> Any:
         def may_pass(error: Exception) -> bool:
-            return not isinstance(error, _REFUSED) and (not is_retryable or is_retryable(error))
+            if isinstance(error, _REFUSED) or not (isinstance(error, _AWAY) or is_busy(error)):
+                return False
+            return not is_retryable or bool(is_retryable(error))
 
         return super().call_with_retry(do, fail, may_pass, **options)
 
@@ -61,14 +101,7 @@ def control_client(url: str) -> redis.Redis:
 
     Resending is harmless because every op of the queue may run twice. Does not connect yet.
     """
-    return _client(
-        url,
-        socket_timeout=5,
-        socket_connect_timeout=2,
-        health_check_interval=15,
-        retry=_Patient(ExponentialWithJitterBackoff(cap=2, base=0.05), 6),
-        retry_on_error=list(_BUSY[:-1]),
-    )
+    return _client(url, **_CONTROL, retry=_Patient())
 
 
 def heartbeat_client(url: str) -> redis.Redis:
@@ -76,7 +109,7 @@ def heartbeat_client(url: str) -> redis.Redis:
 
     Does not connect yet.
     """
-    return _client(url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
+    return _client(url, **_HEARTBEAT, retry=Retry(NoBackoff(), 0))
 
 
 def _client(url: str, **settings: Any) -> redis.Redis:
@@ -149,7 +182,11 @@ def explain(error: RedisError, where: str | None = None) -> FewstepError | None:
             remedy="put the right ones into FEWSTEP_REDIS_URL: redis://user:password@host:port/0",
         )
     if is_busy(error):
-        return Unreachable(f"Redis takes no writes just now: {str(error)[:200]}", where=where)
+        text = str(error)
+        remedy = next((tip for sign, tip in _REMEDIES if re.search(sign, text)), None)
+        return Unreachable(
+            f"Redis takes no writes just now: {text[:200]}", where=where, remedy=remedy
+        )
     if isinstance(error, _AWAY):
         return Unreachable(
             f"Redis does not answer: {str(error)[:200]}",
@@ -159,7 +196,7 @@ def explain(error: RedisError, where: str | None = None) -> FewstepError | None:
     return None
 
 
-def is_busy(error: RedisError) -> bool:
+def is_busy(error: Exception) -> bool:
     """Whether the server answered but cannot serve now: loading, failing over, out of memory."""
     if isinstance(error, _BUSY):
         return True

@@ -46,6 +46,8 @@ _REMEDIES = {
     "NoSuchBucket": "create the bucket, or name another one in FEWSTEP_S3_BUCKET",
 }
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+# What passes by itself though its status is one of the 400s: too many requests, another writer of
+# the same key at this moment, and bodies that were cut or changed on their way.
 _BUSY = frozenset(
     {
         "SlowDown",
@@ -53,6 +55,9 @@ _BUSY = frozenset(
         "Throttling",
         "ThrottlingException",
         "ConditionalRequestConflict",
+        "OperationAborted",
+        "IncompleteBody",
+        "BadDigest",
     }
 )
 
