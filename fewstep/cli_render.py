@@ -61,7 +61,9 @@ def _check(request: JobRequest, path: Path) -> int:
     from fewstep.request import count_rows
     from jobs.catalog import load_catalog
 
-    load_catalog(read_settings().catalog).resolve(request.recipe)
+    settings = read_settings()
+    catalog = load_catalog(settings.catalog, allow_noncommercial=settings.allow_noncommercial)
+    catalog.resolve(request.recipe)
     return count_rows(path) * request.repeats
 
 

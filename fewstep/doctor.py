@@ -169,13 +169,13 @@ def _models(settings: Settings) -> Iterator[Finding]:
     catalog = load_catalog(settings.catalog)
     tables = (
         ("model", catalog.models),
+        ("vae", catalog.vaes),
         ("accelerator", catalog.accelerators),
         ("style", catalog.styles),
     )
     for kind, entries in tables:
         for name, entry in entries.items():
-            weights = Weights(source=entry.source, revision=entry.revision, sha256=entry.sha256)
-            yield _weights(f"{kind} {name}", weights, hub=settings.hub_access)
+            yield _weights(f"{kind} {name}", entry.weights, hub=settings.hub_access)
 
 
 def _weights(name: str, weights: Weights, *, hub: bool) -> Finding:

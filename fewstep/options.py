@@ -14,8 +14,21 @@ Value = TypeVar("Value")
 
 Model = Annotated[str, typer.Option(help="Base model, by its name in the catalog.")]
 Accelerator = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(help="Few-step adapter; by default the model's own. 'none': the bare teacher."),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(help="lcm, tcd, ddim, dpm, dpmpp or euler; an accelerator brings its own."),
+]
+Eta = Annotated[
+    float | None, typer.Option(help="Of TCD: how much of each step is fresh noise, 0 to 1.")
+]
+Vae = Annotated[
+    str | None, typer.Option(help="Another autoencoder, by its name in the catalog; 'own': none.")
+]
+Precision = Annotated[
+    str | None, typer.Option("--dtype", help="float32, float16 or bfloat16; else the model's own.")
 ]
 Style = Annotated[
     list[str] | None,
@@ -67,8 +80,12 @@ class JobOptions:
     """What the options said; checked when `request` is made of it."""
 
     model: str
-    accelerator: str | None
+    accelerator: list[str] | None
     style: list[str] | None
+    sampler: str | None
+    eta: float | None
+    vae: str | None
+    dtype: str | None
     steps: int | None
     guidance: float | None
     width: int | None
@@ -88,6 +105,10 @@ def job_options(
     model: Model = "tiny",
     accelerator: Accelerator = None,
     style: Style = None,
+    sampler: Sampler = None,
+    eta: Eta = None,
+    vae: Vae = None,
+    dtype: Precision = None,
     steps: Steps = None,
     guidance: Guidance = None,
     width: Width = None,
@@ -141,13 +162,24 @@ def checked(kind: Callable[..., Value], **fields: object) -> Value:
         ) from error
 
 
-def styles_of(given: list[str] | None) -> tuple[tuple[str, float], ...]:
-    """`NAME=WEIGHT` pairs; a name alone weighs 0.8. Raises InvalidInput."""
+def accelerator_of(given: list[str] | None) -> str | None:
+    """The one accelerator; raises InvalidInput where there are several."""
+    if given and len(given) > 1:
+        raise InvalidInput(
+            f"two accelerators at once: {', '.join(given)}"[:200],
+            where="--accelerator",
+            remedy="a recipe has one; mix in styles with --style",
+        )
+    return given[0] if given else None
+
+
+def styles_of(given: list[str] | None) -> tuple[tuple[str, float | None], ...]:
+    """`NAME=WEIGHT` pairs; a name alone has the weight of the catalog. Raises InvalidInput."""
     found = []
     for text in given or ():
         name, _, weight = text.partition("=")
         try:
-            found.append((name, float(weight or 0.8)))
+            found.append((name, float(weight) if weight else None))
         except ValueError as error:
             raise InvalidInput(
                 f"{text[:80]!r} is no style with a weight",

@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+<<<<<<< HEAD
 from fewstep.options import JobOptions, checked, limit_of, styles_of
+=======
+from fewstep.options import JobOptions, accelerator_of, checked, styles_of
+>>>>>>> e779a12 (Accelerators, bases, autoencoders and architectures are data; any sampler; fused engines kept on the node)
 from jobs.client_upload import SUFFIXES
 from jobs.errors import InvalidInput
 from jobs.job import JobRequest
@@ -26,10 +30,14 @@ def request_of(options: JobOptions) -> JobRequest:
     recipe = checked(
         RecipeRequest,
         model=options.model,
-        accelerator=options.accelerator,
+        accelerator=accelerator_of(options.accelerator),
         styles=styles,
+        sampler=options.sampler,
         steps=options.steps,
         guidance=options.guidance,
+        eta=options.eta,
+        vae=options.vae,
+        dtype=options.dtype,
         width=options.width,
         height=options.height,
     )

@@ -3,105 +3,108 @@
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from jobs.accelerators import AcceleratorEntry
+from jobs.architectures import ArchitectureEntry
+from jobs.choices import (
+    choose_dtype,
+    choose_guidance,
+    choose_sampler,
+    choose_sizes,
+    choose_steps,
+)
+from jobs.entries import AdapterEntry, ModelEntry, StyleEntry, VaeEntry
 from jobs.errors import BadConfiguration, InvalidInput
-from jobs.recipe import Adapter, Dtype, Frozen, Recipe, RecipeRequest, Sampler, Weights
+from jobs.licences import check_consent, licence_of
+from jobs.recipe import Adapter, Frozen, Licence, Recipe, RecipeRequest, StyleWeight
+from jobs.samplers import settings_with_eta
 
 Entry = TypeVar("Entry")
 
-#: Steps of a sampler without an accelerator.
-TEACHER_STEPS = (1, 100)
-#: Guidance of a sampler without an accelerator.
-TEACHER_GUIDANCE_MAX = 20.0
-
-
-class ModelEntry(Frozen):
-    """A base model: where it is, and the sizes, in pixels, that it can make."""
-
-    family: str = Field(pattern="^(sd|sdxl)$")
-    source: str = Field(pattern="^(builtin|path|hub):.+$")
-    revision: str = ""
-    sha256: str = ""
-    licence: str
-    width: int
-    height: int
-    size_multiple: int
-    size_min: int
-    size_max: int
-    dtype: Dtype
-    batch_images: int = Field(ge=1, le=1024)
-    accelerator: str | None = None
-    sampler: Sampler
-    steps: int
-    guidance: float
-
-
-class AdapterEntry(Frozen):
-    """What accelerators and styles have in common."""
-
-    models: tuple[str, ...] = Field(strict=False)
-    source: str = Field(pattern="^(builtin|path|hub):.+$")
-    revision: str = ""
-    sha256: str = ""
-    licence: str
-    weight: float
-
-
-class AcceleratorEntry(AdapterEntry):
-    """A few-step adapter: its sampler, and the steps and guidance it was made for."""
-
-    sampler: Sampler
-    sampler_settings: dict[str, int | float | bool | str] = Field(default_factory=dict)
-    steps_min: int
-    steps_max: int
-    steps: int
-    guidance_max: float
-    guidance: float
-
-
-class StyleEntry(AdapterEntry):
-    """A style LoRA; `weight` is its default lambda."""
+SHIPPED = ("architectures.toml", "catalog.toml", "accelerators.toml")
+"""Files of this package that make the catalog; an operator's file has the same tables."""
 
 
 class Catalog(Frozen):
-    """Every model, accelerator and style by name."""
+    """Every architecture, model, autoencoder, accelerator and style by name."""
 
+    architectures: dict[str, ArchitectureEntry]
     models: dict[str, ModelEntry]
     accelerators: dict[str, AcceleratorEntry]
+    vaes: dict[str, VaeEntry] = Field(default_factory=dict)
     styles: dict[str, StyleEntry] = Field(default_factory=dict)
+    #: The operator agreed to licences that forbid commercial use.
+    allow_noncommercial: bool = False
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for name, model in self.models.items():
+            _must_be(self.architectures, model.architecture, f"models.{name}.architecture")
+            if model.vae:
+                _must_be(self.vaes, model.vae, f"models.{name}.vae")
+            if model.accelerator:
+                _must_be(self.accelerators, model.accelerator, f"models.{name}.accelerator")
+        for table in ("accelerators", "styles", "vaes"):
+            for name, entry in getattr(self, table).items():
+                for one in entry.architectures:
+                    _must_be(self.architectures, one, f"{table}.{name}.architectures")
+        return self
 
     def resolve(self, request: RecipeRequest) -> Recipe:
         """Fill in a request and check it; raises InvalidInput naming field and remedy."""
         model = _entry(self.models, request.model, "model")
         name = request.accelerator or model.accelerator or "none"
-        accelerator = None if name == "none" else _entry(self.accelerators, name, "accelerator")
-        if accelerator and request.model not in accelerator.models:
-            raise InvalidInput(
-                f"accelerator {name!r} was not made for model {request.model!r}",
-                where="accelerator",
-                remedy=f"it fits: {', '.join(accelerator.models)}",
-            )
-        width, height = _sizes(model, request)
+        accelerator = (
+            None if name == "none" else _entry(self.accelerators, name, "accelerator", model)
+        )
+        if accelerator:
+            _check_fit("accelerator", name, accelerator, model, request.model)
+        architecture = self.architectures[model.architecture]
+        vae_name, vae = self._vae(model, request)
+        styles = self._styles(model, accelerator, request)
+        licences = self._licences(request, name, accelerator, vae_name)
+        check_consent(licences, consented=self.allow_noncommercial)
+        sampler = choose_sampler(model, accelerator, request)
+        width, height = choose_sizes(model, request)
+        dtype = choose_dtype(model, architecture.dtypes, request)
         return Recipe(
             model=request.model,
-            family=model.family,
-            base=_weights(model),
+            family=architecture.family,
+            architecture=model.architecture,
+            fingerprint=architecture.fingerprint,
+            base=model.weights,
+            config=model.configuration,
+            vae=vae.weights if vae else None,
+            vae_float32=dtype in architecture.vae_float32,
             accelerator=_adapter(name, accelerator, accelerator.weight) if accelerator else None,
-            styles=self._styles(request),
-            sampler=_sampler(model, accelerator, request),
-            sampler_settings=dict(accelerator.sampler_settings) if accelerator else {},
-            steps=_steps(model, accelerator, request),
-            guidance=_guidance(model, accelerator, request),
+            styles=styles,
+            sampler=sampler,
+            sampler_settings=settings_with_eta(
+                sampler, accelerator.sampler_settings if accelerator else {}, request.eta
+            ),
+            steps=choose_steps(model, accelerator, sampler, request),
+            guidance=choose_guidance(model, accelerator, request),
             width=width,
             height=height,
-            dtype=request.dtype or model.dtype,
+            dtype=dtype,
             batch_images=model.batch_images,
+            licences=licences,
         )
 
-    def _styles(self, request: RecipeRequest) -> tuple[Adapter, ...]:
+    def _vae(self, model: ModelEntry, request: RecipeRequest) -> tuple[str, VaeEntry | None]:
+        name = request.vae or model.vae
+        if not name or name == "own":
+            return "", None
+        entry = _entry(self.vaes, name, "vae", model)
+        _check_fit("vae", name, entry, model, request.model)
+        return name, entry
+
+    def _styles(
+        self, model: ModelEntry, accelerator: AcceleratorEntry | None, request: RecipeRequest
+    ) -> tuple[Adapter, ...]:
         names = [style.name for style in request.styles]
         for name in names:
             if names.count(name) > 1:
@@ -110,33 +113,59 @@ class Catalog(Frozen):
                 )
         found = []
         for style in request.styles:
-            entry = _entry(self.styles, style.name, "style")
-            if request.model not in entry.models:
-                raise InvalidInput(
-                    f"style {style.name!r} was not made for model {request.model!r}",
-                    where="styles",
-                    remedy=f"it fits: {', '.join(entry.models)}",
-                )
-            found.append(_adapter(style.name, entry, style.weight))
+            self._check_style(style.name, accelerator)
+            entry = _entry(self.styles, style.name, "style", model)
+            _check_fit("style", style.name, entry, model, request.model)
+            found.append(_adapter(style.name, entry, _style_weight(style, entry, accelerator)))
+        return tuple(found)
+
+    def _check_style(self, name: str, accelerator: AcceleratorEntry | None) -> None:
+        """One engine has one accelerator: a second one as a style would add up their paths."""
+        taken = name in self.accelerators and name not in self.styles
+        if not taken and name in self.styles and accelerator:
+            same = {(one.source, one.file) for one in self.accelerators.values()}
+            taken = (self.styles[name].source, self.styles[name].file) in same
+        if taken:
+            raise InvalidInput(
+                f"{name!r} is an accelerator, and a recipe has one accelerator",
+                where="styles",
+                remedy="name it as the accelerator, alone",
+            )
+
+    def _licences(
+        self,
+        request: RecipeRequest,
+        accelerator: str,
+        entry: AcceleratorEntry | None,
+        vae: str,
+    ) -> tuple[Licence, ...]:
+        found = [licence_of("model", request.model, self.models[request.model])]
+        if vae:
+            found.append(licence_of("vae", vae, self.vaes[vae]))
+        if entry:
+            found.append(licence_of("accelerator", accelerator, entry))
+        found += [licence_of("style", one.name, self.styles[one.name]) for one in request.styles]
         return tuple(found)
 
 
-def load_catalog(extra: Path | None = None) -> Catalog:
+def load_catalog(extra: Path | None = None, *, allow_noncommercial: bool = False) -> Catalog:
     """The shipped catalog, with the operator's entries over it.
 
     Raises BadConfiguration naming the file where that is missing or wrong.
     """
-    shipped = resources.files("jobs").joinpath("catalog.toml").read_text("utf-8")
-    tables = tomllib.loads(shipped)
+    tables: dict[str, Any] = {}
+    for name in SHIPPED:
+        tables |= tomllib.loads(resources.files("jobs").joinpath(name).read_text("utf-8"))
     if extra is not None:
         _merge(tables, extra)
     try:
-        return Catalog.model_validate(tables)
+        return Catalog.model_validate({**tables, "allow_noncommercial": allow_noncommercial})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
         raise BadConfiguration(
-            f"{field}: {first['msg']}", where=str(extra or "jobs/catalog.toml")
+            f"{field}: {message}" if field else message, where=str(extra or "the shipped catalog")
         ) from error
 
 
@@ -148,94 +177,76 @@ def _merge(tables: dict[str, Any], extra: Path) -> None:
             f"the catalog cannot be read: {error}", where=str(extra), remedy="see FEWSTEP_CATALOG"
         ) from error
     for table, entries in more.items():
+        if not isinstance(entries, dict):
+            raise BadConfiguration(
+                f"{table!r} stands outside a table",
+                where=str(extra),
+                remedy="entries look like [models.NAME], [accelerators.NAME] or [styles.NAME]",
+            )
         for entry in entries.values():
             _anchor(entry, extra.parent)
         tables.setdefault(table, {}).update(entries)
 
 
 def _anchor(entry: object, folder: Path) -> None:
-    """Make a `path:` source absolute: it is meant from the folder of its catalog."""
-    if isinstance(entry, dict) and str(entry.get("source", "")).startswith("path:"):
-        entry["source"] = f"path:{(folder / entry['source'][5:]).resolve()}"
+    """Make `path:` sources absolute: they are meant from the folder of their catalog."""
+    for field in ("source", "config") if isinstance(entry, dict) else ():
+        given = str(entry.get(field, ""))  # type: ignore[attr-defined]
+        if given.startswith("path:"):
+            entry[field] = f"path:{(folder / given[5:]).resolve()}"  # type: ignore[index]
 
 
-def _entry(entries: dict[str, Entry], name: str, kind: str) -> Entry:
-    if name not in entries:
-        raise InvalidInput(
-            f"there is no {kind} {name!r}",
-            where=kind,
-            remedy=f"known: {', '.join(sorted(entries)) or 'none'}",
-        )
-    return entries[name]
+def _must_be(known: dict[str, Any], name: str, where: str) -> None:
+    if name not in known:
+        raise ValueError(f"{where}: there is no {name!r}; known: {', '.join(sorted(known))}")
 
 
-def _weights(entry: ModelEntry | AdapterEntry) -> Weights:
-    return Weights(source=entry.source, revision=entry.revision, sha256=entry.sha256)
-
-
-def _adapter(name: str, entry: AdapterEntry, weight: float) -> Adapter:
-    return Adapter(name=name, weights=_weights(entry), weight=weight)
-
-
-def _sampler(
-    model: ModelEntry, accelerator: AcceleratorEntry | None, request: RecipeRequest
-) -> Sampler:
-    if accelerator is None:
-        return request.sampler or model.sampler
-    if request.sampler not in (None, accelerator.sampler):
-        raise InvalidInput(
-            f"this accelerator samples with {accelerator.sampler!r}, not {request.sampler!r}",
-            where="sampler",
-            remedy="leave the sampler out, or use accelerator 'none'",
-        )
-    return accelerator.sampler
-
-
-def _steps(model: ModelEntry, accelerator: AcceleratorEntry | None, request: RecipeRequest) -> int:
-    low, high = (accelerator.steps_min, accelerator.steps_max) if accelerator else TEACHER_STEPS
-    steps = request.steps
-    if steps is None:
-        return accelerator.steps if accelerator else model.steps
-    if not low <= steps <= high:
-        raise InvalidInput(
-            f"{steps} steps are outside what this recipe allows",
-            where="steps",
-            remedy=f"choose {low} to {high}"
-            + ("" if not accelerator else ", or accelerator 'none' for the many-step teacher"),
-        )
-    return steps
-
-
-def _guidance(
-    model: ModelEntry, accelerator: AcceleratorEntry | None, request: RecipeRequest
-) -> float:
-    high = accelerator.guidance_max if accelerator else TEACHER_GUIDANCE_MAX
-    guidance = request.guidance
-    if guidance is None:
-        return accelerator.guidance if accelerator else model.guidance
-    if not 0.0 <= guidance <= high:
-        raise InvalidInput(
-            f"guidance {guidance:g} is outside what this recipe allows",
-            where="guidance",
-            remedy=f"choose 0 to {high:g}; at 1 or below it is off and costs one UNet call a step",
-        )
-    return guidance
-
-
-def _sizes(model: ModelEntry, request: RecipeRequest) -> tuple[int, int]:
-    return (
-        _size("width", model.width if request.width is None else request.width, model),
-        _size("height", model.height if request.height is None else request.height, model),
+def _entry(
+    entries: dict[str, Entry], name: str, kind: str, model: ModelEntry | None = None
+) -> Entry:
+    if name in entries:
+        return entries[name]
+    known = [
+        other
+        for other, entry in sorted(entries.items())
+        if model is None or model.architecture in getattr(entry, "architectures", ())
+    ]
+    raise InvalidInput(
+        f"there is no {kind} {name!r}",
+        where=kind,
+        remedy=("known: " if model is None else "for this model there is: ")
+        + (", ".join(known) or "none"),
     )
 
 
-def _size(field: str, value: int, model: ModelEntry) -> int:
-    low, high, step = model.size_min, model.size_max, model.size_multiple
-    if low <= value <= high and value % step == 0:
-        return value
-    nearest = min(max((value + step // 2) // step * step, low), high)
-    raise InvalidInput(
-        f"{value} is not a {field} this model can make",
-        where=field,
-        remedy=f"a multiple of {step} from {low} to {high}; the nearest is {nearest}",
+def _check_fit(
+    kind: str, name: str, entry: AdapterEntry | VaeEntry, model: ModelEntry, shown: str
+) -> None:
+    if model.architecture not in entry.architectures:
+        raise InvalidInput(
+            f"{kind} {name!r} was not made for model {shown!r}, whose architecture is "
+            f"{model.architecture!r}",
+            where="styles" if kind == "style" else kind,
+            remedy=f"it fits: {', '.join(entry.architectures)}",
+        )
+
+
+def _style_weight(
+    style: StyleWeight, entry: StyleEntry, accelerator: AcceleratorEntry | None
+) -> float:
+    """As asked, else the style's own, else as suits the accelerator, else 0.8."""
+    for weight in (style.weight, entry.weight, accelerator.style_weight if accelerator else None):
+        if weight is not None:
+            return weight
+    return 0.8
+
+
+def _adapter(name: str, entry: AdapterEntry, weight: float) -> Adapter:
+    return Adapter(
+        name=name,
+        weights=entry.weights,
+        weight=weight,
+        alpha=entry.alpha,
+        layout=entry.layout,
+        modules=entry.modules,
     )

@@ -10,6 +10,7 @@ from jobs.errors import InvalidInput
 from jobs.job import MAX_SHARDS, Job, JobRequest, Rows, choose_shard_images
 from jobs.keys import Quota
 from jobs.layout import JobLayout
+from jobs.licences import licence_notes
 from jobs.queue_values import SubmitRequest
 from jobs.recipe import Recipe
 from jobs.rows import Row
@@ -97,6 +98,7 @@ def _warnings(request: JobRequest, recipe: Recipe, tally: RowTally) -> Iterator[
         )
     if request.format == "png" and request.quality != JobRequest.model_fields["quality"].default:
         yield "quality has no effect on PNG, which is lossless"
+    yield from licence_notes(recipe.licences)
 
 
 def order_of(job: Job, quota: Quota | None = None) -> SubmitRequest:

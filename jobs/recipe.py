@@ -2,13 +2,20 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Sampler = Literal["lcm", "ddim", "dpmpp", "euler"]
+Sampler = Literal["lcm", "tcd", "ddim", "dpm", "dpmpp", "euler"]
 Dtype = Literal["float32", "float16", "bfloat16"]
+#: Of a sampler: a number, a switch, a word, or the timesteps themselves.
+Setting = bool | int | float | str | Annotated[tuple[int, ...], Field(strict=False)]
+Layout = Literal["any", "kohya", "peft"]
+#: `file`: what the file says, and alpha = rank where it says nothing. `rank`: alpha = rank whatever
+#: it says. A number: the alpha of a file that says none; one that says another is refused.
+Alpha = Literal["file", "rank"] | Annotated[float, Field(gt=0)]
+Commercial = Literal["allowed", "forbidden", "unknown"]
 
 
 class Frozen(BaseModel):
@@ -21,7 +28,8 @@ class StyleWeight(Frozen):
     """A user's LoRA and its weight (lambda_style in the LCM-LoRA paper; 0.8 there)."""
 
     name: Name
-    weight: float = Field(default=0.8, ge=-4.0, le=4.0)
+    #: None: the style's own default.
+    weight: float | None = Field(default=None, ge=-4.0, le=4.0)
 
 
 class RecipeRequest(Frozen):
@@ -34,6 +42,10 @@ class RecipeRequest(Frozen):
     sampler: Sampler | None = None
     steps: int | None = None
     guidance: float | None = None
+    #: How much of each step of TCD is fresh noise, 0 to 1.
+    eta: float | None = Field(default=None, ge=0.0, le=1.0)
+    #: Another autoencoder, by its name in the catalog. None: the model's own choice.
+    vae: Name | None = None
     width: int | None = None
     height: int | None = None
     dtype: Dtype | None = None
@@ -46,6 +58,10 @@ class Weights(Frozen):
     revision: str = ""
     #: Empty where the operator pinned none; then the digest found is recorded, not checked.
     sha256: str = ""
+    #: One file of the source, where it holds several or is a whole model in one.
+    file: str = ""
+    #: Which files of a folder: `fp16` stands for `*.fp16.safetensors`.
+    variant: str = ""
 
 
 class Adapter(Frozen):
@@ -54,20 +70,43 @@ class Adapter(Frozen):
     name: Name
     weights: Weights
     weight: float
+    alpha: Alpha = "file"
+    layout: Layout = "any"
+    #: Modules that it must change in the base; 0 where nobody counted them.
+    modules: int = 0
+
+
+class Licence(Frozen):
+    """Under which terms a part of a recipe may be used."""
+
+    part: str
+    name: str
+    licence: str
+    commercial: Commercial
 
 
 class Recipe(Frozen):
     """A complete recipe, checked against the catalog: sizes in pixels, guidance 1 is off."""
 
     model: Name
+    #: Which pipeline loads it: `sd` or `sdxl`.
     family: str
+    #: Name and fingerprint of the UNet's configuration (`jobs/architectures.py`).
+    architecture: str = ""
+    fingerprint: str = ""
     base: Weights
+    #: Configuration and tokenizers of a base that is one file without them.
+    config: Weights | None = None
+    #: Another autoencoder than the base's own.
+    vae: Weights | None = None
+    #: Decode in float32 where the autoencoder's configuration asks for it (`force_upcast`).
+    vae_float32: bool = False
     #: The few-step adapter; None for the bare teacher.
     accelerator: Adapter | None
     styles: tuple[Adapter, ...] = Field(strict=False)
     sampler: Sampler
     #: Settings of the sampler that the accelerator brings (e.g. original_inference_steps).
-    sampler_settings: dict[str, int | float | bool | str] = Field(default_factory=dict)
+    sampler_settings: dict[str, Setting] = Field(default_factory=dict)
     steps: int
     guidance: float
     width: int
@@ -75,18 +114,21 @@ class Recipe(Frozen):
     dtype: Dtype
     #: Images in one GPU batch: fixed, because kernels differ with the batch's shape.
     batch_images: int
+    #: Of every part that has weights.
+    licences: tuple[Licence, ...] = Field(default=(), strict=False)
 
     @property
     def base_key(self) -> str:
         """Identity of the base alone: engines that share it differ only by adapters."""
-        return _digest({"base": self.base.model_dump(), "dtype": self.dtype})
+        parts = {"base", "config", "vae", "vae_float32", "dtype"}
+        return _digest(self.model_dump(include=parts))
 
     @property
     def engine_key(self) -> str:
         """Identity of what a renderer holds: base, adapters with their weights, dtype."""
-        adapters = [self.accelerator.model_dump() if self.accelerator else None]
-        adapters += [style.model_dump() for style in canonical(self.styles)]
-        return _digest({"base": self.base_key, "adapters": adapters})
+        accelerator = _content(self.accelerator) if self.accelerator else None
+        styles = [_content(style) for style in canonical(self.styles)]
+        return _digest({"base": self.base_key, "adapters": [accelerator, *styles]})
 
     @property
     def batch_key(self) -> str:
@@ -110,6 +152,11 @@ class Recipe(Frozen):
 def canonical(styles: tuple[Adapter, ...]) -> tuple[Adapter, ...]:
     """Styles in the order in which they are fused: rounding must not depend on the caller."""
     return tuple(sorted(styles, key=lambda style: (style.weights.sha256, style.name)))
+
+
+def _content(adapter: Adapter) -> dict[str, Any]:
+    """What of an adapter decides weights; the rest is only checked."""
+    return adapter.model_dump(exclude={"layout", "modules"})
 
 
 def _digest(value: object) -> str:

@@ -23,6 +23,24 @@ class StageTimes(Frozen):
     encode_ms: float = 0.0
 
 
+class LoadTimes(Frozen):
+    """Milliseconds from nothing to an engine on a device, by stage."""
+
+    #: Finding weights (fetching what is not there), and their digests.
+    find_ms: float = 0.0
+    #: Reading the base; 0 where the fused engine was kept on this node.
+    base_ms: float = 0.0
+    fuse_ms: float = 0.0
+    #: Reading the kept engine, or writing it where it was made; waiting for its lock.
+    cache_ms: float = 0.0
+    device_ms: float = 0.0
+
+    @property
+    def total_ms(self) -> float:
+        """All stages."""
+        return self.find_ms + self.base_ms + self.fuse_ms + self.cache_ms + self.device_ms
+
+
 class Maker(Frozen):
     """Who made an image, with what."""
 
@@ -79,8 +97,9 @@ class ShardTimes(Frozen):
 
     #: From the claim to the first batch on the device.
     wait_ms: float = 0.0
-    #: Loading and fusing, where this unit had to wait for it.
+    #: Loading and fusing, where this unit had to wait for it; then by stage.
     load_ms: float = 0.0
+    load: LoadTimes | None = None
     fetch_ms: float = 0.0
     #: The device's share: text, denoising, decoding.
     device_ms: float = 0.0

@@ -1,5 +1,6 @@
 """What the operator decides: addresses, keys and limits, read from `FEWSTEP_*` variables."""
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -49,6 +50,8 @@ class Settings(BaseSettings):
 
     #: A TOML file with more models, accelerators and styles (see `jobs/catalog.toml`).
     catalog: Path | None = None
+    #: The operator agrees to weights whose licence forbids commercial use.
+    allow_noncommercial: bool = False
 
     #: A claim lasts this long without news, and is renewed this often.
     lease_ms: int = Field(default=60_000, ge=1_000, le=600_000)
@@ -68,12 +71,15 @@ class Settings(BaseSettings):
     ray_address: str = "auto"
     #: Renderers may fetch weights from a hub only where this is set.
     hub_access: bool = False
+    #: Where each node keeps fused engines and copies of weights, and how much of them (0: nothing).
+    cache: Path = Field(default_factory=lambda: _user_cache() / "fewstep")
+    cache_bytes: int = Field(default=100_000_000_000, ge=0)
 
-    @field_validator("catalog")
+    @field_validator("catalog", "cache")
     @classmethod
-    def _absolute(cls, catalog: Path | None) -> Path | None:
+    def _absolute(cls, path: Path | None) -> Path | None:
         """Processes of the stack run in other folders than the one it was named in."""
-        return catalog.absolute() if catalog else None
+        return path.absolute() if path else None
 
     @field_validator("prompt_sources")
     @classmethod
@@ -96,6 +102,11 @@ class Settings(BaseSettings):
                 "a lease must survive two failed renewals"
             )
         return self
+
+
+def _user_cache() -> Path:
+    """Where programs of this user keep what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def s3_secrets(settings: Settings) -> tuple[str | None, str | None]:

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from jobs.errors import BadConfiguration, NoCapacity
+from jobs.errors import NoCapacity
 from jobs.recipe import Adapter, Recipe, canonical
+from jobs.records import LoadTimes
+from workers.base_model import BaseFiles, find_base, load_base
+from workers.depot import Depot
+from workers.fused_cache import fused_key, load_fused, save_fused
+from workers.fusing import adapters_of, fuse
 from workers.weights import verified
 
 _DTYPES = {
@@ -17,6 +21,7 @@ _DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+_NOWHERE = Depot()
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,12 @@ class Engine:
     accelerator_sha256: str
     #: "NAME=WEIGHT@SHA256" in the order of fusing.
     styles: tuple[str, ...]
-    load_ms: float
+    load_times: LoadTimes
+
+    @property
+    def load_ms(self) -> float:
+        """From nothing to ready, in milliseconds."""
+        return self.load_times.total_ms
 
     @property
     def unet(self) -> Any:
@@ -68,137 +78,85 @@ def pick_device(threads: int = 1) -> torch.device:
     return torch.device("cpu")
 
 
-def load_engine(recipe: Recipe, device: torch.device, *, hub_access: bool = False) -> Engine:
+def load_engine(recipe: Recipe, device: torch.device, depot: Depot = _NOWHERE) -> Engine:
     """Load the base, fuse accelerator and styles in float32, cast once, move to `device`.
 
-    Raises BadConfiguration where weights are missing, damaged or do not fit; NoCapacity where the
-    device has no room. The adapters' wrappers are gone afterwards: they would slow every call.
+    A fused engine that this node's depot keeps is read instead, straight to the device; one that
+    is not there is made once, whoever else asks for it meanwhile, and kept. Raises
+    BadConfiguration where weights are missing, damaged or do not fit; NoCapacity where the device
+    has no room. The adapters' wrappers are gone afterwards: they would slow every call.
     """
-    started = time.perf_counter()
-    folder, model_sha256 = verified(recipe.base, hub_access=hub_access)
-    pipeline = _load_base(recipe.family, folder)
-    adapters = [recipe.accelerator] if recipe.accelerator else []
-    adapters += canonical(recipe.styles)
-    digests = _fuse(pipeline, adapters, hub_access)
-    dtype = _DTYPES[recipe.dtype]
+    clock = _Stages()
+    files = find_base(recipe, depot)
+    adapters = adapters_of(recipe)
+    found = [verified(adapter.weights, depot) for adapter in adapters]
+    digests = [sha256 for _, sha256 in found]
+    key = fused_key(recipe, files, adapters, digests)
+    clock.lap("find_ms")
     try:
-        pipeline.to(device=device, dtype=dtype)
-        if dtype == torch.float16 and pipeline.vae.config.force_upcast:
-            # As diffusers does: this autoencoder overflows in half precision.
-            pipeline.vae.to(torch.float32)
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
+        with depot.locked(f"engine-{key}"):
+            pipeline = load_fused(recipe, files, key, depot, device)
+            clock.lap("cache_ms")
+            if pipeline is None:
+                pipeline = _make(recipe, files, adapters, [place for place, _ in found], clock)
+                save_fused(pipeline, key, depot)
+                clock.lap("cache_ms")
+        _move(pipeline, device)
     except torch.cuda.OutOfMemoryError as error:
         raise NoCapacity(
             f"the engine does not fit into {device}", where=recipe.model, remedy="use a larger GPU"
         ) from error
-    for net in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        net.eval().requires_grad_(False)
+    clock.lap("device_ms")
     accelerator_sha256 = digests.pop(0) if recipe.accelerator else ""
     return Engine(
         engine_key=recipe.engine_key,
         family=recipe.family,
         pipeline=pipeline,
         device=device,
-        dtype=dtype,
-        model_sha256=model_sha256,
+        dtype=_DTYPES[recipe.dtype],
+        model_sha256=files.sha256,
         accelerator_sha256=accelerator_sha256,
         styles=tuple(
-            f"{style.name}={style.weight:g}@{found}"
-            for style, found in zip(canonical(recipe.styles), digests, strict=True)
+            f"{style.name}={style.weight:g}@{sha256}"
+            for style, sha256 in zip(canonical(recipe.styles), digests, strict=True)
         ),
-        load_ms=(time.perf_counter() - started) * 1e3,
+        load_times=LoadTimes(**clock.spent),
     )
 
 
-def _load_base(family: str, folder: Path) -> Any:
-    import diffusers
-    from transformers.utils import logging as transformers_logging
-
-    # They warn of optional packages and of adapters without text parts on every load; what is
-    # really wrong is raised, here or by the checks below.
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    kinds: dict[str, Any] = {
-        "sd": diffusers.StableDiffusionPipeline,
-        "sdxl": diffusers.StableDiffusionXLPipeline,
-    }
-    unused = {"safety_checker": None, "feature_extractor": None} if family == "sd" else {}
-    try:
-        # The dtype must be said: a folder in half precision otherwise loads in two dtypes.
-        pipeline = kinds[family].from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **unused
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadConfiguration(
-            f"the weights do not load as a {family} pipeline: {error}"[:400], where=str(folder)
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
+def _make(
+    recipe: Recipe, files: BaseFiles, adapters: list[Adapter], places: list[Path], clock: "_Stages"
+) -> Any:
+    """The fused pipeline in its final precision, on the CPU: its content knows no device."""
+    pipeline = load_base(recipe, files)
+    clock.lap("base_ms")
+    fuse(pipeline, adapters, places)
+    pipeline.to(dtype=_DTYPES[recipe.dtype])
+    if recipe.vae_float32 and pipeline.vae.config.force_upcast:
+        # As diffusers does: this autoencoder overflows in half precision.
+        pipeline.vae.to(torch.float32)
+    clock.lap("fuse_ms")
     return pipeline
 
 
-def _fuse(pipeline: Any, adapters: list[Adapter], hub_access: bool) -> list[str]:
-    """Fuse `adapters` in their order and unload them; gives the digest of each.
-
-    Weights go through `set_adapters` and the scale of `fuse_lora` stays 1: a scale given there
-    applies to whatever is active, and persists.
-    """
-    digests = []
-    for number, adapter in enumerate(adapters):
-        folder, found = verified(adapter.weights, hub_access=hub_access)
-        _load_adapter(pipeline, folder, f"adapter{number}", adapter.name)
-        digests.append(found)
-    if adapters:
-        names = [f"adapter{number}" for number in range(len(adapters))]
-        pipeline.set_adapters(names, [adapter.weight for adapter in adapters])
-        try:
-            pipeline.fuse_lora(adapter_names=names, lora_scale=1.0, safe_fusing=True)
-        except ValueError as error:
-            raise BadConfiguration(
-                f"the adapters cannot be fused: {error}"[:300],
-                where=", ".join(adapter.name for adapter in adapters),
-                remedy="one of them holds values that are not numbers",
-            ) from error
-        pipeline.unload_lora_weights()
-    return digests
+def _move(pipeline: Any, device: torch.device) -> None:
+    pipeline.to(device=device)
+    for part in ("unet", "vae"):
+        getattr(pipeline, part).to(memory_format=torch.channels_last)
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        net = getattr(pipeline, part, None)
+        if net is not None:
+            net.eval().requires_grad_(False)
 
 
-def _load_adapter(pipeline: Any, folder: Path, name: str, shown: str) -> None:
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) != 1:
-        raise BadConfiguration(
-            f"{len(files)} .safetensors files where one is expected", where=f"{shown} ({folder})"
-        )
-    try:
-        pipeline.load_lora_weights(folder, weight_name=files[0].name, adapter_name=name)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise BadConfiguration(
-            f"the adapter does not fit this base: {error}"[:400], where=f"{shown} ({files[0]})"
-        ) from error
-    wanted, injected = _modules_in(files[0]), _modules_injected(pipeline, name)
-    if wanted != injected:
-        # diffusers only warns when half of an adapter finds no place.
-        raise BadConfiguration(
-            f"{injected} of the adapter's {wanted} modules found their place in the base",
-            where=f"{shown} ({files[0]})",
-            remedy="it was made for another architecture",
-        )
+class _Stages:
+    """Milliseconds by stage; a stage that comes twice adds up."""
 
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._last = time.perf_counter()
 
-def _modules_in(file: Path) -> int:
-    with safe_open(file, framework="pt") as tensors:
-        keys = list(tensors.keys())
-    ends = (".lora_A.weight", ".lora_down.weight", ".lora.down.weight")
-    return sum(key.endswith(ends) for key in keys)
-
-
-def _modules_injected(pipeline: Any, name: str) -> int:
-    nets = [getattr(pipeline, part, None) for part in ("unet", "text_encoder", "text_encoder_2")]
-    return sum(
-        name in getattr(module, "lora_A", {})
-        for net in nets
-        if net is not None
-        for module in net.modules()
-    )
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.spent[stage] = self.spent.get(stage, 0.0) + (now - self._last) * 1e3
+        self._last = now

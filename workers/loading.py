@@ -13,6 +13,7 @@ from jobs.errors import NoCapacity
 from jobs.recipe import Recipe
 from jobs.records import Maker
 from jobs.settings import Settings
+from workers.depot import Depot
 from workers.leases import LeaseKeeper
 from workers.work import RendersShards
 
@@ -53,7 +54,7 @@ def load_parts(recipe_json: str, settings: Settings, keeper: LeaseKeeper) -> Par
     recipe = Recipe.model_validate_json(recipe_json)
     device = pick_device(settings.threads)
     _check_device(device.type)
-    engine = load_engine(recipe, device, hub_access=settings.hub_access)
+    engine = load_engine(recipe, device, Depot.of(settings))
     encoders = settings.threads
     if device.type == "cuda":
         encoders = max(encoders, min(GPU_ENCODERS, os.cpu_count() or 1))

@@ -1,21 +1,28 @@
-"""Samplers: the LCM step as three known scalars, and diffusers' own for the many-step teacher."""
+"""Samplers: LCM and TCD as known scalars, and diffusers' own for the many-step teacher."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
+from jobs.errors import BadConfiguration
 from jobs.recipe import Recipe
+from workers.sampler_tables import Step, lcm_steps, tcd_steps
 
+__all__ = [
+    "DiffusersSampler",
+    "Sampler",
+    "Step",
+    "TableSampler",
+    "lcm_steps",
+    "make_sampler",
+    "make_scheduler",
+    "tcd_steps",
+]
 
-@dataclass(frozen=True)
-class Step:
-    """One LCM step: `x <- a*x + b*prediction + c*noise`, at an integer timestep."""
-
-    timestep: int
-    a: float
-    b: float
-    c: float
+#: Of `sampler_settings`: not the scheduler's configuration, but arguments of its calls.
+_CALLS = ("timesteps", "eta")
 
 
 class Sampler(Protocol):
@@ -40,52 +47,9 @@ class Sampler(Protocol):
         """The latents after step `index`."""
 
 
-def lcm_steps(scheduler: Any, steps: int) -> list[Step]:
-    """The scalars of LCM multistep sampling for `scheduler` (a diffusers `LCMScheduler`).
-
-    From f(x, t) = c_skip x + c_out x0(x, t) and x' = sqrt(alpha') f + sqrt(1 - alpha') noise
-    (Luo et al., arXiv 2310.04378, algorithm 3), for epsilon- and v-prediction, where x0 is linear
-    in x and in the UNet's prediction. Computed in float64, so that the host's rounding is below
-    that of a float32 step.
-    """
-    config = scheduler.config
-    if config.clip_sample or config.thresholding:
-        raise ValueError("clipping or thresholding x0 is not linear: set both to False")
-    scheduler.set_timesteps(steps)
-    alphas = scheduler.alphas_cumprod.double()
-    times = [int(t) for t in scheduler.timesteps]
-    table = []
-    for index, time in enumerate(times):
-        last = index == len(times) - 1
-        c_skip, c_out = (
-            float(value) for value in scheduler.get_scalings_for_boundary_condition_discrete(time)
-        )
-        x_of_x, x_of_prediction = _x0(config.prediction_type, float(alphas[time]))
-        a, b = c_skip + c_out * x_of_x, c_out * x_of_prediction
-        if last:
-            table.append(Step(time, a, b, 0.0))
-            continue
-        after = float(alphas[times[index + 1]])
-        signal, c = after**0.5, (1.0 - after) ** 0.5
-        table.append(Step(time, signal * a, signal * b, c))
-    return table
-
-
-def _x0(prediction_type: str, alpha: float) -> tuple[float, float]:
-    """x0 = first * x + second * prediction, for cumulative alpha of the timestep."""
-    signal, noise = alpha**0.5, (1.0 - alpha) ** 0.5
-    if prediction_type == "epsilon":
-        return 1.0 / signal, -noise / signal
-    if prediction_type == "v_prediction":
-        return signal, -noise
-    if prediction_type == "sample":
-        return 0.0, 1.0
-    raise ValueError(f"unknown prediction type {prediction_type!r}")
-
-
 @dataclass
-class LcmSampler:
-    """LCM multistep sampling; scalars are fixed beforehand, so no step waits for the device."""
+class TableSampler:
+    """A sampler whose scalars are fixed beforehand, so that no step waits for the device."""
 
     steps: list[Step]
     timesteps: list[Any] = field(init=False)
@@ -94,10 +58,11 @@ class LcmSampler:
 
     def __post_init__(self) -> None:
         self.timesteps = [step.timestep for step in self.steps]
-        self.draws = len(self.steps)
+        noisy = [index for index, step in enumerate(self.steps) if step.c]
+        self.draws = 1 + (noisy[-1] + 1 if noisy else 0)
 
     def model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:
-        """LCM feeds the latents as they are."""
+        """The latents as they are."""
         return latents
 
     def step(
@@ -114,15 +79,15 @@ class LcmSampler:
 
 
 class DiffusersSampler:
-    """A deterministic diffusers scheduler (DDIM, DPM-Solver++, Euler) for the teacher.
+    """A deterministic diffusers scheduler (DDIM, DPM-Solver, Euler) for the teacher.
 
     A fresh one serves one batch: these schedulers keep the history of their steps.
     """
 
     draws = 1
 
-    def __init__(self, scheduler: Any, steps: int) -> None:
-        scheduler.set_timesteps(steps)
+    def __init__(self, scheduler: Any, steps: int, timesteps: list[int] | None = None) -> None:
+        _set_timesteps(scheduler, steps, timesteps)
         self._scheduler = scheduler
         self._times = scheduler.timesteps
         self.timesteps = list(self._times)
@@ -151,19 +116,55 @@ def make_sampler(recipe: Recipe, scheduler_config: dict[str, Any]) -> Sampler:
     """The sampler of a recipe, derived from the base's own scheduler configuration.
 
     Derived, so that prediction type and noise schedule carry over (v-prediction, zero SNR).
+    Raises BadConfiguration for settings that the scheduler does not take.
     """
+    scheduler = make_scheduler(recipe, scheduler_config)
+    build = _TABLES.get(recipe.sampler)
+    times = recipe.sampler_settings.get("timesteps")
+    fixed = list(times) if isinstance(times, tuple) else None
+    if build is None:
+        return DiffusersSampler(scheduler, recipe.steps, fixed)
+    _set_timesteps(scheduler, recipe.steps, fixed)
+    return TableSampler(build(scheduler, recipe))
+
+
+def make_scheduler(recipe: Recipe, scheduler_config: dict[str, Any]) -> Any:
+    """The recipe's diffusers scheduler, before its timesteps are set."""
     import diffusers
 
-    kinds = {
-        "lcm": diffusers.LCMScheduler,
-        "ddim": diffusers.DDIMScheduler,
-        "dpmpp": diffusers.DPMSolverMultistepScheduler,
-        "euler": diffusers.EulerDiscreteScheduler,
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "lcm": (diffusers.LCMScheduler, {"clip_sample": False, "thresholding": False}),
+        "tcd": (diffusers.TCDScheduler, {"clip_sample": False, "thresholding": False}),
+        "ddim": (diffusers.DDIMScheduler, {}),
+        "dpm": (diffusers.DPMSolverMultistepScheduler, {}),
+        "dpmpp": (diffusers.DPMSolverMultistepScheduler, {}),
+        "euler": (diffusers.EulerDiscreteScheduler, {}),
     }
-    own = {"clip_sample": False, "thresholding": False} if recipe.sampler == "lcm" else {}
-    scheduler = kinds[recipe.sampler].from_config(
-        scheduler_config, **{**own, **recipe.sampler_settings}
-    )
-    if recipe.sampler == "lcm":
-        return LcmSampler(lcm_steps(scheduler, recipe.steps))
-    return DiffusersSampler(scheduler, recipe.steps)
+    kind, own = kinds[recipe.sampler]
+    settings = {
+        name: value for name, value in recipe.sampler_settings.items() if name not in _CALLS
+    }
+    scheduler = kind.from_config(scheduler_config, **{**own, **settings})
+    strange = sorted(name for name in settings if name not in scheduler.config)
+    if strange:
+        # from_config only logs it, and goes on without.
+        raise BadConfiguration(
+            f"{kind.__name__} has no setting {strange[0]!r}", where=f"sampler {recipe.sampler!r}"
+        )
+    if recipe.sampler == "dpm":
+        # Its constructor warns that the first version of this solver will go: we pin diffusers.
+        scheduler.register_to_config(algorithm_type="dpmsolver", final_sigmas_type="sigma_min")
+    return scheduler
+
+
+def _set_timesteps(scheduler: Any, steps: int, timesteps: list[int] | None) -> None:
+    if timesteps is None:
+        scheduler.set_timesteps(steps)
+    else:
+        scheduler.set_timesteps(timesteps=timesteps)
+
+
+_TABLES: dict[str, Callable[[Any, Recipe], list[Step]]] = {
+    "lcm": lambda scheduler, recipe: lcm_steps(scheduler),
+    "tcd": lambda scheduler, recipe: tcd_steps(scheduler, float(recipe.sampler_settings["eta"])),  # type: ignore[arg-type]
+}

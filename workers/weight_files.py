@@ -24,12 +24,12 @@ def forbid_remote_code(*, hub_access: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def check_files(folder: Path) -> None:
-    """Raises BadConfiguration naming the file where a .safetensors below `folder` is not one.
+def check_files(place: Path) -> None:
+    """Raises BadConfiguration naming the file where a .safetensors at or below `place` is not one.
 
     Headers alone are read: sizes and offsets must add up, and the file must be whole.
     """
-    for file in sorted(folder.rglob("*.safetensors")):
+    for file in sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]:
         _check(file)
 
 

@@ -37,7 +37,9 @@ class House:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         segment(settings.tenant, "tenant")
-        self.catalog = load_catalog(settings.catalog)
+        self.catalog = load_catalog(
+            settings.catalog, allow_noncommercial=settings.allow_noncommercial
+        )
         url = settings.redis_url.get_secret_value()
         self._redis = control_client(url)
         self.queue = ShardQueue(self._redis)

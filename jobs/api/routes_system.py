@@ -5,11 +5,12 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
+from jobs.accelerators import AcceleratorEntry
 from jobs.api.house import House, UsesHouse
 from jobs.api.problems import responses
 from jobs.api.services import UsesServices
 from jobs.api.visitor import ADMIN
-from jobs.catalog import AcceleratorEntry, ModelEntry, StyleEntry
+from jobs.entries import ModelEntry, StyleEntry
 from jobs.errors import FewstepError
 from jobs.redis_client import check_server
 

@@ -7,10 +7,15 @@ import torch
 from diffusers import LCMScheduler
 
 from workers.noise import draw_noise
-from workers.sampler import LcmSampler, lcm_steps
+from workers.sampler import TableSampler, lcm_steps
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ZERO_SNR = {**SD, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+
+
+def timed(scheduler: Any, steps: int) -> Any:
+    scheduler.set_timesteps(steps)
+    return scheduler
 
 
 @pytest.mark.parametrize("config", [SD, {**SD, "prediction_type": "v_prediction"}, ZERO_SNR])
@@ -23,7 +28,7 @@ def test_equal_to_diffusers(config: dict[str, Any], original: int, steps: int) -
     seeds, shape = [3, 4_000_000_000, 0], (4, 8, 8)
     predictions = torch.randn((steps, 3, *shape), generator=torch.Generator().manual_seed(1))
 
-    ours = LcmSampler(lcm_steps(scheduler(), steps))
+    ours = TableSampler(lcm_steps(timed(scheduler(), steps)))
     noise = draw_noise(seeds, shape, ours.draws)
     latents = noise[0] * ours.init_sigma
     for index in range(steps):
@@ -46,7 +51,7 @@ def test_equal_to_diffusers(config: dict[str, Any], original: int, steps: int) -
 
 def test_clipping_is_refused() -> None:
     with pytest.raises(ValueError, match="not linear"):
-        lcm_steps(LCMScheduler(**SD, clip_sample=True), 4)
+        lcm_steps(timed(LCMScheduler(**SD, clip_sample=True), 4))
 
 
 def test_noise_knows_no_neighbours() -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from jobs.catalog import load_catalog
 from jobs.errors import BadConfiguration
-from jobs.recipe import Weights
+from jobs.recipe import RecipeRequest, Weights
 from workers import tiny
-from workers.engine import _load_base, pick_device
+from workers.base_model import BaseFiles, load_base
+from workers.engine import pick_device
 from workers.weight_files import check_files
 from workers.weights import locate, verified
 
@@ -97,7 +99,7 @@ def test_code_beside_weights_is_never_run(base: Path, tmp_path: Path) -> None:
         (base / "model_index.json").write_text(json.dumps(index | trap), "utf-8")
         pick_device(threads=1)
         with pytest.raises(BadConfiguration, match="do not load"):
-            _load_base("sd", base)
+            load_base(load_catalog().resolve(RecipeRequest()), BaseFiles(base, "", base))
         assert not ran.exists()
 
 
