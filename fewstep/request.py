@@ -8,11 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-<<<<<<< HEAD
-from fewstep.options import JobOptions, checked, limit_of, styles_of
-=======
-from fewstep.options import JobOptions, accelerator_of, checked, styles_of
->>>>>>> e779a12 (Accelerators, bases, autoencoders and architectures are data; any sampler; fused engines kept on the node)
+from fewstep.options import JobOptions, accelerator_of, checked, limit_of, styles_of
 from jobs.client_upload import SUFFIXES
 from jobs.errors import InvalidInput
 from jobs.job import JobRequest
