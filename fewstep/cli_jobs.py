@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("jobs")(list_jobs)
     for command in (show, watch, cancel, pause, resume, failed, fetch):
         app.command()(command)
+    app.command("retry-failed")(retry_failed)
 
 
 def submit(prompts: Prompts, job: JobOptions, key: Key = None, *, json: AsJson = False) -> None:
@@ -106,6 +107,25 @@ def failed(
     with client_here() as client:
         images = list(islice(client.failed(job_id), limit))
     as_json({"id": job_id, "failed": images}) if json else show_failed(images)
+
+
+def retry_failed(
+    job_id: JobId,
+    unfinished: Annotated[
+        bool, typer.Option(help="Also what a cancelled or stopped job never rendered.")
+    ] = False,
+    key: Key = None,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Render the images of an ended job that have no picture again, as new shards."""
+    with client_here() as client:
+        reply = client.retry_failed(job_id, unfinished=unfinished, idempotency_key=key)
+    if json:
+        as_json(reply.model_dump())
+    else:
+        note(f"{reply.images} images in {reply.shards} shards; follow it: fewstep watch {reply.id}")
+        print(reply.id)
 
 
 def fetch(job_id: JobId, out: Out, *, json: AsJson = False) -> None:

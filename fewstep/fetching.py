@@ -9,6 +9,7 @@ from jobs.fetch import Fetched, fetch_dataset
 from jobs.job import JobView
 from jobs.layout import SPLIT, JobLayout
 from jobs.settings import Settings
+from jobs.specs import dataset_id
 from jobs.store import Store
 
 _REMEDY = "choose another folder with --out"
@@ -36,7 +37,7 @@ def check_out(out: Path, *, job_id: str | None = None) -> None:
 
 def fetch_job(settings: Settings, view: JobView, out: Path) -> Fetched:
     """Copy the dataset of a job so that its files are at the root of `out`."""
-    layout = JobLayout(prefix=settings.s3_prefix, tenant=view.tenant, job_id=view.id)
+    layout = JobLayout(prefix=settings.s3_prefix, tenant=view.tenant, job_id=dataset_id(view.id))
     store = Store.connect(settings)
     try:
         with byte_bar("fetching") as bar:
@@ -60,6 +61,6 @@ def count_cut_prompts(out: Path) -> int:
 def _belongs(out: Path, job_id: str) -> bool:
     """Whether what lies there is a dataset of that job's, complete or cut short."""
     try:
-        return f'"{job_id}"' in (out / "job.json").read_text("utf-8")
+        return f'"{dataset_id(job_id)}"' in (out / "job.json").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         return False

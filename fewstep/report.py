@@ -98,6 +98,8 @@ def show_job(view: JobView) -> None:
         ),
         "lies at": view.prefix,
     }
+    if view.retry:
+        pairs["retried as"] = view.retry
     for number, warning in enumerate(view.warnings, start=1):
         pairs[f"note {number}"] = warning
     show_pairs(view.id, pairs)

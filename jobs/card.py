@@ -87,6 +87,11 @@ def dataset_card(
 
 
 def _shortcomings(index: DatasetIndex, ended: str) -> Iterable[str]:
+    later = [shard for shard in index.shards if shard.round]
+    if later:
+        made = sum(shard.ok for shard in later)
+        yield f"{made} of the pictures were made when what had failed was tried again, in shards"
+        yield f"from {later[0].name} on."
     if index.failed:
         yield f"\n{index.failed} images could not be made: `quarantine/` has a row for each, with"
         yield "error, traceback and number of tries. `fewstep retry-failed` tries them again."

@@ -13,6 +13,14 @@ from jobs.client_upload import open_upload
 from jobs.client_wire import Wire
 from jobs.job import JobRequest, JobView, Submission
 
+#: A retry is listed before it is accepted: minutes for millions of failed images.
+RETRY_TIMEOUT_S = 600.0
+
+
+def _submission(reply: dict[str, Any]) -> Submission:
+    fields = {name: reply[name] for name in Submission.model_fields if name in reply}
+    return Submission.model_validate(fields)
+
 
 class Client:
     """Talks to one fewstep API; use it as a context manager, or call `close`.
@@ -88,8 +96,7 @@ class Client:
                 params={"dry_run": "true"} if dry_run else {},
                 upload=upload,
             )
-        fields = {name: reply[name] for name in Submission.model_fields if name in reply}
-        return Submission.model_validate(fields)
+        return _submission(reply)
 
     # ---- one job ----
 
@@ -113,6 +120,24 @@ class Client:
         """Serve the job with this priority (0 to 9) from now on."""
         body = {"priority": priority}
         return view_of(self._wire.call("PATCH", f"/v1/jobs/{job_id}", json=body))
+
+    def retry_failed(
+        self, job_id: str, *, unfinished: bool = False, idempotency_key: str | None = None
+    ) -> Submission:
+        """Render the images of an ended job that have no picture again; the retry's own id.
+
+        `unfinished`: also those that a cancelled or stopped job never rendered. While a retry
+        runs it is that one (`created` is false). Raises Conflict where nothing is to be retried.
+        """
+        key = idempotency_key if idempotency_key is not None else uuid.uuid4().hex
+        reply = self._wire.call(
+            "POST",
+            f"/v1/jobs/{job_id}/retry-failed",
+            headers={"Idempotency-Key": key},
+            params={"unfinished": "true"} if unfinished else {},
+            timeout=RETRY_TIMEOUT_S,
+        )
+        return _submission(reply)
 
     def results(self, job_id: str) -> dict[str, Any]:
         """Where the finished dataset lies: `prefix`, `uri`, and all `files` with their links.

@@ -64,6 +64,19 @@ class Arbiter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseArbiter:
+    """An arbiter asked about one lease: in a later round the queue has other names for its unit."""
+
+    arbiter: Arbiter
+    queue_id: str
+    queue_unit: str
+
+    def win(self, _job_id: str, _unit: str, token: str, /) -> str:
+        """The winner of the lease's unit, by the queue's names."""
+        return self.arbiter.win(self.queue_id, self.queue_unit, token)
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """A unit that is in the dataset for good; say done for it."""
 
@@ -155,7 +168,7 @@ class _Claim:
     def check(self, pictures: Sequence[Picture]) -> None:
         """Raises ValueError where these are not the unit's images, each once, in order."""
         images = [picture.record.image for picture in pictures]
-        if images != list(range(self.unit.first, self.unit.stop)):
+        if images != list(self.unit.indexes):
             raise ValueError(f"these are not the images of unit {self.unit.name}")
 
     def facts(self, tar: TarFile, etag: str) -> FileFacts:

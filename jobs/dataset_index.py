@@ -22,13 +22,19 @@ class IndexFile(Frozen):
 
 
 class IndexShard(IndexFile):
-    """A shard's tar, what it counts, and its parquet file. Images `first` up to `stop`."""
+    """A shard's tar, what it counts, and its parquet file.
+
+    Images `first` up to `stop`; in a later round these are places in the dataset's numbering, and
+    the parquet file's column `image` says which images they are.
+    """
 
     first: int
     stop: int
     count: int
     ok: int
     failed: int
+    #: 0: the job's own; 1: of the first retry.
+    round: int = 0
     parquet: IndexFile
 
     @property
@@ -84,24 +90,29 @@ def gaps(chosen: Sequence[Manifest], images: int) -> list[tuple[int, int]]:
 
 def index_of(
     job: Job,
-    chosen: Sequence[Manifest],
+    rounds: Sequence[Sequence[Manifest]],
     *,
+    failed: int,
     complete: bool = True,
     quarantine: tuple[IndexFile, ...] = (),
 ) -> DatasetIndex:
-    """The index of an ordered cover; `complete`: it has no gaps."""
+    """The index of ordered covers, the job's own and those of later rounds.
+
+    `failed`: images without a picture after all of them.
+    """
+    shards = [_shard(one, number) for number, some in enumerate(rounds) for one in some]
     return DatasetIndex(
         job=job.id,
         complete=complete,
         images=job.images,
-        ok=sum(one.ok for one in chosen),
-        failed=sum(one.failed for one in chosen),
-        shards=tuple(_shard(one) for one in chosen),
+        ok=sum(shard.ok for shard in shards),
+        failed=failed,
+        shards=tuple(shards),
         quarantine=quarantine,
     )
 
 
-def _shard(one: Manifest) -> IndexShard:
+def _shard(one: Manifest, number: int) -> IndexShard:
     return IndexShard(
         **_file(one.tar).model_dump(),
         first=one.first,
@@ -109,6 +120,7 @@ def _shard(one: Manifest) -> IndexShard:
         count=one.count,
         ok=one.ok,
         failed=one.failed,
+        round=number,
         parquet=_file(one.parquet),
     )
 

@@ -109,7 +109,7 @@ def now_ms() -> int:
 def _manifest(job: Job, tar: CommittedTar, table: FileFacts) -> Manifest:
     rows, unit = tar.rows, tar.unit
     made = sum(row["status"] == "ok" for row in rows)
-    if sorted(row["image"] for row in rows) != list(range(unit.first, unit.stop)):
+    if sorted(row["image"] for row in rows) != list(unit.indexes):
         raise FewstepError("the rows are not the unit's images", where=tar.facts.name)
     return Manifest(
         job=job.id,

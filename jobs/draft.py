@@ -68,7 +68,7 @@ def draft_job(
         submitted_ms=now_ms,
         request_sha256=_request_digest(request, rows),
         warnings=tuple(_warnings(request, recipe, tally)),
-        fewstep=_release(),
+        fewstep=release(),
     )
 
 
@@ -135,7 +135,8 @@ def device_seconds(recipe: Recipe) -> float:
     return 0.05 * megapixels * (recipe.unet_calls + 2)
 
 
-def _release() -> str:
+def release() -> str:
+    """The version of fewstep that runs."""
     try:
         return version("fewstep")
     except PackageNotFoundError:

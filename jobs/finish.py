@@ -1,27 +1,23 @@
 """Finishing a job: index, timing, card and contact sheet from its manifests, `_SUCCESS` last."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import Field
 
 from jobs.card import dataset_card
 from jobs.catalog import Catalog
 from jobs.contact_sheet import contact_sheet, first_pictures
-from jobs.dataset_index import DatasetIndex, cover, gaps, index_of
-from jobs.errors import FewstepError
+from jobs.dataset_index import DatasetIndex, index_of
+from jobs.gathering import Gathered, gather
 from jobs.job import Job
 from jobs.layout import JobLayout
-from jobs.manifest import Manifest
-from jobs.quarantine import failed_rows, remove_old_quarantine, write_quarantine
+from jobs.quarantine import Quarantine, failed_rows, remove_old_quarantine, write_quarantine
 from jobs.recipe import Frozen
+from jobs.rounds import Round
 from jobs.store import Store
 from jobs.timing import Timing, timing_of
 
-#: Manifests read at a time.
-_READERS = 16
 _JSON = "application/json"
 
 
@@ -65,28 +61,50 @@ def facts_of(job: Job, catalog: Catalog, retries: int | None = None) -> Facts:
 
 
 def finish_job(
-    store: Store, layout: JobLayout, job: Job, facts: Facts, *, ended: str = ""
+    store: Store,
+    layout: JobLayout,
+    job: Job,
+    facts: Facts,
+    *,
+    ended: str = "",
+    later: Sequence[Round] = (),
 ) -> Finished:
     """Write what makes a dataset of the job's shards; nothing where images are missing.
 
     `ended`: why the job ended early (cancelled, stopped). Then what there is of it gets all files
-    but `_SUCCESS`, and index and card say that it is not complete.
+    but `_SUCCESS`, and index and card say that it is not complete. `later`: the rounds after the
+    job's own; they may mend what it ended by.
 
     May be repeated, also by two at once: the same manifests make the same files. What lies among
     the shards and is in no chosen manifest (a late part of a split shard) is removed.
     """
-    chosen = cover(_manifests(store, layout, job))
-    missing = gaps(chosen, job.images)
-    if (missing and not ended) or not chosen:
-        return _summary(index_of(job, chosen), chosen, missing)
-    quarantine = write_quarantine(store, layout, job, failed_rows(store, layout, job, chosen))
-    index = index_of(job, chosen, complete=not ended, quarantine=quarantine)
+    found = gather(store, layout, job, later)
+    if (found.missing and not ended) or not found.every:
+        failed = sum(one.failed for one in found.every)
+        index = index_of(job, found.rounds, failed=failed, complete=False)
+        return _summary(index, found, Quarantine(), None)
+    rows = failed_rows(store, layout, job, found.rounds, found.made)
+    quarantine = write_quarantine(store, layout, job, rows)
+    if later and not found.missing and quarantine.rows <= _limit(job):
+        ended = ""
+    index = index_of(
+        job,
+        found.rounds,
+        failed=quarantine.rows,
+        complete=not ended,
+        quarantine=quarantine.files,
+    )
     _remove_strays(store, layout, index)
-    remove_old_quarantine(store, layout, quarantine)
-    timing = timing_of(job, chosen, facts.retries)
-    _write_about(store, layout, job, index, timing, chosen, facts, ended)
+    remove_old_quarantine(store, layout, quarantine.files)
+    own, *others = found.rounds
+    timing = timing_of(job, own, facts.retries, later=others, failed=quarantine.rows)
+    _write_about(store, layout, job, index, timing, found, facts, ended)
     store.delete_prefix(f"{layout.scratch}staged/")
-    return _summary(index, chosen, missing, timing)
+    return _summary(index, found, quarantine, timing)
+
+
+def _limit(job: Job) -> int:
+    return job.images if job.max_failed_rows is None else job.max_failed_rows
 
 
 def _write_about(
@@ -95,7 +113,7 @@ def _write_about(
     job: Job,
     index: DatasetIndex,
     timing: Timing,
-    chosen: Sequence[Manifest],
+    found: Gathered,
     facts: Facts,
     ended: str,
 ) -> None:
@@ -104,7 +122,7 @@ def _write_about(
     tars = [(layout.root + shard.name, shard.bytes) for shard in index.shards if shard.ok]
     _put_text(store, layout.index, index_json, _JSON)
     _put_text(store, layout.timing, timing.model_dump_json(indent=1).encode(), _JSON)
-    card = dataset_card(job, index, timing, chosen, facts.licences, ended)
+    card = dataset_card(job, index, timing, found.every, facts.licences, ended)
     _put_text(store, layout.card, card.encode(), "text/markdown; charset=utf-8")
     store.put(
         layout.contact_sheet,
@@ -114,16 +132,6 @@ def _write_about(
     if index.complete:
         digest = hashlib.sha256(index_json).hexdigest()
         _put_text(store, layout.success, f"index.json sha256 {digest}\n".encode(), "text/plain")
-
-
-def _manifests(store: Store, layout: JobLayout, job: Job) -> list[Manifest]:
-    keys = [found.key for found in store.list(layout.shards) if found.key.endswith("_stats.json")]
-    with ThreadPoolExecutor(_READERS) as readers:
-        found = [Manifest.model_validate_json(data) for data in readers.map(store.get, keys)]
-    for key, one in zip(keys, found, strict=True):
-        if one.job != job.id or not 0 <= one.first < one.stop <= job.images:
-            raise FewstepError("this manifest is not of this job", where=key)
-    return found
 
 
 def _remove_strays(store: Store, layout: JobLayout, index: DatasetIndex) -> None:
@@ -138,21 +146,16 @@ def _put_text(store: Store, key: str, data: bytes, content_type: str) -> None:
 
 
 def _summary(
-    index: DatasetIndex,
-    chosen: Sequence[Manifest],
-    missing: Sequence[tuple[int, int]],
-    timing: Timing | None = None,
+    index: DatasetIndex, found: Gathered, quarantine: Quarantine, timing: Timing | None
 ) -> Finished:
-    errors = sum((Counter(one.status_dict) for one in chosen), Counter())
-    del errors["ok"]
     return Finished(
-        complete=index.complete and not missing,
+        complete=index.complete,
         images=index.images,
         ok=index.ok,
         failed=index.failed,
         shards=len(index.shards),
         bytes=index.bytes,
-        missing=tuple(missing),
+        missing=tuple(found.missing),
         timing=timing,
-        errors=dict(errors.most_common()),
+        errors=dict(quarantine.errors),
     )

@@ -1,13 +1,15 @@
 """Images that were given up because processes died on them: failed rows of the dataset."""
 
 from collections.abc import Mapping
+from functools import partial
 from importlib import metadata
 
 from jobs.commit import adopt_unit, commit_unit
 from jobs.errors import LeaseLost
-from jobs.job import Job, image_of
+from jobs.job import Image, Job
 from jobs.layout import JobLayout, Unit
 from jobs.records import ImageRecord, Maker, Picture, ShardTimes
+from jobs.rounds import Accepted, unit_images
 from jobs.spool import fetch_rows
 from jobs.store import Store
 
@@ -24,7 +26,7 @@ class _LastWord:
 
 
 def commit_given_up(
-    store: Store, job: Job, layout: JobLayout, dead: Mapping[str, str], deaths: int
+    store: Store, accepted: Accepted, layout: JobLayout, dead: Mapping[str, str], deaths: int
 ) -> int:
     """Write a unit of failed rows for each range of `dead` ("first-stop" -> why); how many images.
 
@@ -32,11 +34,14 @@ def commit_given_up(
     Idempotent. A renderer that was believed dead and finished such a unit after all keeps its
     picture: its tar was there first, and is adopted.
     """
-    images = 0
+    job, images = accepted.job, 0
     for name, why in sorted(dead.items()):
         first, stop = (int(part) for part in name.split("-"))
-        unit = _unit(job, first, stop)
-        pictures = [_lost(store, job, layout, index, why, deaths) for index in range(first, stop)]
+        unit, found = unit_images(
+            accepted, _unit_name(accepted, first, stop), partial(fetch_rows, store), store
+        )
+        names = layout.for_unit(unit)
+        pictures = [_lost(job, names, image, why, deaths) for image in found]
         last_word, times = _LastWord(), ShardTimes(started_ms=job.submitted_ms)
         try:
             commit_unit(store, last_word, job, layout, unit, TOKEN, 0, pictures, _maker(), times)
@@ -46,20 +51,21 @@ def commit_given_up(
     return images
 
 
-def _unit(job: Job, first: int, stop: int) -> Unit:
-    shard = first // job.shard_images
-    start = shard * job.shard_images
-    whole = first == start and stop == min(start + job.shard_images, job.images)
-    return Unit(shard=shard, first=first, stop=stop, whole=whole)
+def _unit_name(accepted: Accepted, first: int, stop: int) -> str:
+    """The queue's name of a unit by its first and last place there."""
+    size = accepted.job.shard_images
+    shard = first // size
+    end = min((shard + 1) * size, (accepted.again or accepted.job).images)
+    whole = (first, stop) == (shard * size, end)
+    return Unit(shard=shard, first=first, stop=stop, whole=whole).name
 
 
-def _lost(store: Store, job: Job, layout: JobLayout, index: int, why: str, deaths: int) -> Picture:
-    row = fetch_rows(store, job, index // job.repeats, index // job.repeats + 1)[0]
-    image = image_of(job, index, row)
+def _lost(job: Job, layout: JobLayout, image: Image, why: str, deaths: int) -> Picture:
+    row = image.row
     return Picture(
         record=ImageRecord(
-            key=layout.sample(index),
-            image=index,
+            key=layout.sample(image.index),
+            image=image.index,
             row=image.row_index,
             repeat=image.repeat,
             prompt=row.prompt,

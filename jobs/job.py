@@ -185,6 +185,8 @@ class JobView(Frozen):
     submitted_ms: int
     started_ms: int | None = None
     finished_ms: int | None = None
+    #: The id of its latest retry (`ID-r1`), while the queue remembers it; empty: none.
+    retry: str = ""
     images_per_second: float | None = None
     eta_s: float | None = None
     prefix: str

@@ -1,6 +1,9 @@
 """Where everything of a job lies in the store: names, and nothing else."""
 
 import re
+from collections.abc import Sequence
+
+from pydantic import Field
 
 from jobs.errors import InvalidInput
 from jobs.job import Job
@@ -31,11 +34,24 @@ class Unit(Frozen):
     first: int
     stop: int
     whole: bool
+    #: Its images where they are not `first` up to `stop`: those of a later round, whose `first` and
+    #: `stop` are places in the dataset's numbering.
+    picks: tuple[int, ...] = Field(default=(), strict=False)
+
+    @property
+    def indexes(self) -> Sequence[int]:
+        """Its images, in order."""
+        return self.picks or range(self.first, self.stop)
 
     @property
     def name(self) -> str:
         """Its name in the queue."""
         return f"{self.shard}" if self.whole else f"{self.shard}:{self.first}-{self.stop}"
+
+    @property
+    def span(self) -> range:
+        """The places of its images."""
+        return range(self.first, self.stop)
 
     @property
     def images(self) -> int:
@@ -62,6 +78,9 @@ class JobLayout(Frozen):
     tenant: str
     job_id: str
     shard_images: int = 1
+    #: Image -> its place in the dataset's numbering, of images that are tried again in a later
+    #: round; elsewhere the place of an image is its index.
+    places: dict[int, int] = Field(default_factory=dict)
 
     @property
     def root(self) -> str:
@@ -118,6 +137,24 @@ class JobLayout(Frozen):
         """The folder of the shards."""
         return f"{self.root}{SPLIT}/"
 
+    def round(self, number: int) -> str:
+        """A later round as it was accepted."""
+        return f"{self.root}rounds/{number:04d}.json"
+
+    def round_ended(self, number: int) -> str:
+        """How a later round ended."""
+        return f"{self.root}rounds/{number:04d}_ended.json"
+
+    def round_pages(self, number: int, kind: str) -> str:
+        """The folder of the pages that list a later round's images."""
+        return f"{self.scratch}rounds/{number:04d}-{kind}/"
+
+    def for_unit(self, unit: Unit) -> "JobLayout":
+        """The layout that knows the places of a unit's images."""
+        if not unit.picks:
+            return self
+        return self.model_copy(update={"places": dict(zip(unit.picks, unit.span, strict=True))})
+
     @property
     def quarantine_folder(self) -> str:
         """The folder of the rows without a picture."""
@@ -152,7 +189,7 @@ class JobLayout(Frozen):
 
     def sample(self, image: int) -> str:
         """Key of an image inside its tar: five digits of shard, four of index."""
-        shard, index = divmod(image, self.shard_images)
+        shard, index = divmod(self.places.get(image, image), self.shard_images)
         return f"{shard:05d}{index:04d}"
 
 

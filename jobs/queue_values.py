@@ -176,6 +176,8 @@ class QueueJob:
     max_failed: int | None = None
     #: Why it ended as it did; empty where nothing is to be said.
     reason: str = ""
+    #: Of a closed job: the number of its latest later round, 0: none.
+    round: int = 0
 
     @property
     def images_waiting(self) -> int:

@@ -124,6 +124,7 @@ def _job(job_id: str, record: Mapping[str, str]) -> QueueJob:
         max_attempts=number("max_attempts"),
         max_failed=moment("max_failed"),
         reason=record.get("reason", ""),
+        round=number("round"),
     )
 
 

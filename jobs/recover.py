@@ -3,15 +3,13 @@
 import re
 from collections.abc import Iterator
 
-from jobs.draft import order_of
-from jobs.job import Job
 from jobs.key_store import KeyStore
 from jobs.keys import Quota
-from jobs.layout import JobLayout, layout_of
+from jobs.layout import JobLayout
 from jobs.manifest import Manifest
 from jobs.queue_values import DoneUnit
+from jobs.rounds import Accepted, order_of_accepted, read_accepted, rounds_of
 from jobs.shard_queue import ShardQueue
-from jobs.specs import read_job
 from jobs.store import Store
 
 _JOB = re.compile(r"/(?P<tenant>[a-z0-9-]+)/(?P<job>[a-z2-7]{26})/job\.json$")
@@ -30,27 +28,46 @@ def recover_jobs(store: Store, queue: ShardQueue, prefix: str) -> Iterator[str]:
         if match is None or found.key.startswith(f"{prefix}/_scratch/"):
             continue
         layout = JobLayout(prefix=prefix, tenant=match["tenant"], job_id=match["job"])
-        quota = quotas.get(layout.tenant)
-        if not _ended(store, layout) and _recover(store, queue, layout, quota):
+        yield from _recover_job(store, queue, layout, quotas.get(layout.tenant))
+
+
+def _recover_job(
+    store: Store, queue: ShardQueue, layout: JobLayout, quota: Quota | None
+) -> Iterator[str]:
+    """The job, or, where it has ended, the retry of it that has not."""
+    if not _ended(store, layout):
+        if _recover(store, queue, layout, layout.job_id, quota):
             yield layout.job_id
+        return
+    for again in rounds_of(store, layout):
+        over = store.head(layout.round_ended(again.number)) is not None
+        if not over and _recover(store, queue, layout, again.id, quota):
+            yield again.id
 
 
 def _ended(store: Store, layout: JobLayout) -> bool:
     return any(store.head(key) is not None for key in (layout.success, layout.outcome))
 
 
-def _recover(store: Store, queue: ShardQueue, layout: JobLayout, quota: Quota | None) -> bool:
-    known = queue.job(layout.job_id)
+def _recover(
+    store: Store, queue: ShardQueue, layout: JobLayout, queue_id: str, quota: Quota | None
+) -> bool:
+    known = queue.job(queue_id)
     if known is not None and not known.restoring:
         return False
-    job = read_job(store, layout.prefix, layout.tenant, layout.job_id)
-    queue.submit(order_of(job, quota), restoring=True)
-    queue.restore(job.id, list(_done_units(store, job, layout_of(job, layout.prefix))))
+    accepted = read_accepted(store, layout.prefix, layout.tenant, queue_id)
+    queue.submit(order_of_accepted(accepted, quota), restoring=True)
+    queue.restore(queue_id, list(_done_units(store, accepted, layout)))
     return True
 
 
-def _done_units(store: Store, job: Job, layout: JobLayout) -> Iterator[DoneUnit]:
+def _done_units(store: Store, accepted: Accepted, layout: JobLayout) -> Iterator[DoneUnit]:
+    again, own = accepted.again, accepted.job.shards
     for found in store.list(layout.shards):
-        if found.key.endswith("_stats.json"):
-            manifest = Manifest.model_validate_json(store.get(found.key))
+        if not found.key.endswith("_stats.json"):
+            continue
+        manifest = Manifest.model_validate_json(store.get(found.key))
+        if again is None and manifest.shard < own:
             yield DoneUnit(manifest.unit, manifest.failed)
+        elif again is not None and again.holds(manifest):
+            yield DoneUnit(again.queue_unit(manifest), manifest.failed)

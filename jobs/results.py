@@ -93,7 +93,7 @@ def read_timing(store: Store, layout: JobLayout) -> Timing:
 def outcome_of(store: Store, layout: JobLayout) -> Ended:
     """What is known of a job that the queue has forgotten, or was never told of."""
     if store.head(layout.success) is None:
-        return _unfinished(store, layout)
+        return _unfinished(store, layout.outcome)
     timing = read_timing(store, layout)
     return Ended(
         state=JobState.DONE,
@@ -105,23 +105,29 @@ def outcome_of(store: Store, layout: JobLayout) -> Ended:
     )
 
 
-def write_outcome(store: Store, layout: JobLayout, ended: Ended) -> None:
-    """Note in the store how a job ended that was cancelled or failed; to be written before the
-    queue forgets it."""
+def write_outcome(store: Store, layout: JobLayout, ended: Ended, number: int = 0) -> None:
+    """Note in the store how a job ended that was cancelled or failed, or how its later round
+    `number` ended; to be written before the queue forgets it."""
     data = ended.model_dump_json(indent=1).encode()
-    store.put(layout.outcome, data, content_type="application/json")
+    key = layout.round_ended(number) if number else layout.outcome
+    store.put(key, data, content_type="application/json")
 
 
-def _unfinished(store: Store, layout: JobLayout) -> Ended:
+def round_outcome(store: Store, layout: JobLayout, number: int) -> Ended:
+    """How a later round ended, or that it has not."""
+    return _unfinished(store, layout.round_ended(number))
+
+
+def _unfinished(store: Store, key: str) -> Ended:
     try:
-        return Ended.model_validate_json(store.get(layout.outcome))
+        return Ended.model_validate_json(store.get(key))
     except NotFound:
         return Ended(
             state=JobState.WAITING,
             reason="the queue does not know it: send the submission again with its key",
         )
     except ValidationError as error:
-        raise _damaged(layout.outcome, error) from error
+        raise _damaged(key, error) from error
 
 
 def _digests(store: Store, layout: JobLayout) -> dict[str, str]:

@@ -239,6 +239,16 @@ function ops.finish() -- job outcome keep_ms reason ok failed ('': as counted)
   return 'ok'
 end
 
+function ops.amend() -- job round outcome ('': only the round) reason ok failed
+  local j, number, outcome, reason, ok, failed = unpack(ARGV, 3, 8)
+  if call('HGET', job_key(j), 'state') ~= 'closed' then return 'unknown' end
+  call('HSET', job_key(j), 'round', number)
+  if outcome ~= '' then
+    call('HSET', job_key(j), 'outcome', outcome, 'reason', reason, 'done', ok, 'failed', failed, 'dead', 0)
+  end
+  return 'ok'
+end
+
 function ops.heartbeat() -- worker ttl_ms (name value)*; ttl 0: the renderer left
   local worker, ttl = ARGV[3], tonumber(ARGV[4])
   call('DEL', of('renderer', worker))

@@ -128,6 +128,22 @@ class ShardQueue(QueueViews, QueuePresence, QueueSpeeds):
         words = (reason[:REASON_MAX], ok, failed)
         return cast(FinishAnswer, self._op("finish", job_id, outcome, self._keep_ms, *words))
 
+    def amend(
+        self,
+        job_id: str,
+        number: int,
+        outcome: Outcome | None = None,
+        reason: str = "",
+        counts: tuple[int, int] = (0, 0),
+    ) -> bool:
+        """Note that a closed job has a later round `number`, and how it stands after it.
+
+        `counts`: pictures made and images failed in all rounds. False: the queue does not hold the
+        job as closed (it may have forgotten it), and the store alone tells.
+        """
+        words = (outcome or "", reason[:REASON_MAX], *counts)
+        return bool(self._op("amend", job_id, number, *words) == "ok")
+
     def restore(
         self,
         job_id: str,

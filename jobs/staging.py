@@ -77,7 +77,7 @@ def failed_rows(
     Where the store has forgotten whose tar it is, any claim's row of the same image will do.
     Raises FewstepError where an image is neither in the tar nor explained.
     """
-    wanted = set(range(unit.first, unit.stop)) - {row["image"] for row in made}
+    wanted = set(unit.indexes) - {row["image"] for row in made}
     if not wanted:
         return []
     found: dict[int, ShardRow] = {}

@@ -44,7 +44,7 @@ class Timing(Frozen):
     submitted_ms: int
     started_ms: int
     finished_ms: int
-    #: From the first claim's start to the last commit.
+    #: From the first claim's start to the last commit; of later rounds, the same, added up.
     wall_s: float
     #: From the submission to the first claim's start.
     waited_s: float
@@ -65,18 +65,30 @@ class Timing(Frozen):
     stages: dict[str, StageTiming] = Field(default_factory=dict)
 
 
-def timing_of(job: Job, manifests: Sequence[Manifest], retries: int | None = None) -> Timing:
-    """The timing of a finished job; `retries`: the queue's count where it knows better."""
-    started_ms = min((one.times.started_ms for one in manifests if one.times.started_ms), default=0)
-    started_ms = started_ms or job.submitted_ms
-    finished_ms = max([started_ms, *(one.times.finished_ms for one in manifests)])
+def timing_of(
+    job: Job,
+    manifests: Sequence[Manifest],
+    retries: int | None = None,
+    *,
+    later: Sequence[Sequence[Manifest]] = (),
+    failed: int | None = None,
+) -> Timing:
+    """The timing of a finished job; `retries`: the queue's count where it knows better.
+
+    `later`: the manifests of each later round, and `failed` what no round made.
+    """
+    started_ms, finished_ms = _ends(job, manifests)
     wall_s = (finished_ms - started_ms) / 1000
+    for some in later:
+        begun, finished_ms = _ends(job, some)
+        wall_s += (finished_ms - begun) / 1000
+        manifests = [*manifests, *some]
     made = sum(one.ok for one in manifests)
     return Timing(
         job=job.id,
         images=job.images,
         ok=made,
-        failed=sum(one.failed for one in manifests),
+        failed=sum(one.failed for one in manifests) if failed is None else failed,
         submitted=_iso(job.submitted_ms),
         started=_iso(started_ms),
         finished=_iso(finished_ms),
@@ -96,6 +108,13 @@ def timing_of(job: Job, manifests: Sequence[Manifest], retries: int | None = Non
         renderers=_renderers(manifests),
         stages=_stages(manifests),
     )
+
+
+def _ends(job: Job, manifests: Sequence[Manifest]) -> tuple[int, int]:
+    """When the first claim of a round started, and its last commit ended."""
+    started = [one.times.started_ms for one in manifests if one.times.started_ms]
+    started_ms = min(started, default=job.submitted_ms)
+    return started_ms, max([started_ms, *(one.times.finished_ms for one in manifests)])
 
 
 def _stages(manifests: Sequence[Manifest]) -> dict[str, StageTiming]:

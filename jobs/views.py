@@ -8,9 +8,10 @@ from jobs.errors import NotFound
 from jobs.job import Job, JobView
 from jobs.layout import JobLayout, layout_of
 from jobs.queue_values import QueueJob
-from jobs.results import outcome_of
+from jobs.results import outcome_of, round_outcome
+from jobs.rounds import read_round
 from jobs.shard_queue import ShardQueue
-from jobs.specs import read_job
+from jobs.specs import read_job, round_number
 from jobs.states import JobState, state_of
 from jobs.store import Store
 from jobs.waiting import reason_of
@@ -46,7 +47,8 @@ class JobViews:
         job = self.accepted(job_id)
         record = self._queue.job(job_id)
         if record is None:
-            return self._from_store(job)
+            number = round_number(job_id)
+            return self._from_store(job) if not number else self._round_from_store(job, number)
         return self._from_queue([(job, record)])[0]
 
     def page(
@@ -101,9 +103,9 @@ class JobViews:
         rate = _rate(record)
         left = record.images - record.done_images - failed
         return JobView(
-            id=job.id,
+            id=record.job_id,
             tenant=job.tenant,
-            name=job.name,
+            name=_name(job, round_number(record.job_id)),
             state=state,
             reason=reason,
             images=record.images,
@@ -113,9 +115,10 @@ class JobViews:
             shards_running=record.units_in_flight,
             priority=record.priority,
             max_failed_rows=record.max_failed,
-            submitted_ms=job.submitted_ms,
+            submitted_ms=record.submitted_ms if round_number(record.job_id) else job.submitted_ms,
             started_ms=record.first_claim_ms,
             finished_ms=record.finished_ms,
+            retry=f"{job.id}-r{record.round}" if record.round else "",
             images_per_second=rate,
             eta_s=left / rate if rate and state == JobState.RUNNING else None,
             prefix=layout_of(job, self._prefix).root,
@@ -147,6 +150,33 @@ class JobViews:
             warnings=job.warnings,
             recipe=job.recipe.model_dump(mode="json"),
         )
+
+    def _round_from_store(self, job: Job, number: int) -> JobView:
+        layout = layout_of(job, self._prefix)
+        try:
+            again = read_round(self._store, layout, number)
+        except NotFound as error:
+            raise NotFound("there is no such retry", where=f"{job.id}-r{number}") from error
+        ended = round_outcome(self._store, layout, number)
+        news = {
+            "id": again.id,
+            "name": _name(job, number),
+            "state": ended.state,
+            "reason": ended.reason,
+            "images": again.images,
+            "done": ended.done,
+            "failed": ended.failed,
+            "shards": again.shards,
+            "submitted_ms": again.created_ms,
+            "started_ms": ended.started_ms,
+            "finished_ms": ended.finished_ms,
+            "images_per_second": None,
+        }
+        return self._from_store(job).model_copy(update=news)
+
+
+def _name(job: Job, number: int) -> str:
+    return f"{job.name} (retry {number})".strip() if number else job.name
 
 
 def _state(record: QueueJob) -> JobState:

@@ -13,15 +13,15 @@ from jobs.job import Job
 from jobs.layout import JobLayout, layout_of
 from jobs.queue_values import Outcome, QueueJob
 from jobs.results import Ended, write_outcome
+from jobs.rounds import read_accepted
 from jobs.shard_queue import ShardQueue
-from jobs.specs import read_job
+from jobs.specs import dataset_id, round_number
 from jobs.states import JobState
 from jobs.store import Store
+from scheduler.finish_round import TOO_MANY_FAILED, finish_round, spent_reason
 
 log = logging.getLogger(__name__)
 
-#: Errors that the reason of a stopped job names, the commonest first.
-_ERRORS_TOLD = 3
 _CANCELLED = "cancelled by its user"
 
 
@@ -46,14 +46,17 @@ def _finish(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str, job_
     record = queue.job(job_id)
     if record is None:
         return False
-    layout = JobLayout(prefix=prefix, tenant=record.tenant, job_id=job_id)
+    layout = JobLayout(prefix=prefix, tenant=record.tenant, job_id=dataset_id(job_id))
     try:
-        job = read_job(store, prefix, record.tenant, job_id)
+        accepted = read_accepted(store, prefix, record.tenant, job_id)
     except (NotFound, DamagedJob) as error:
         _close(queue, store, layout, record, "failed", str(error), None)
         return True
-    layout = layout_of(job, prefix)
-    commit_given_up(store, job, layout, queue.pieces(job_id).dead, record.max_attempts)
+    job, layout = accepted.job, layout_of(accepted.job, prefix)
+    commit_given_up(store, accepted, layout, queue.pieces(job_id).dead, record.max_attempts)
+    if accepted.again is not None:
+        finish_round(queue, store, layout, facts_of(job, catalog), job, accepted.again, record)
+        return True
     outcome, reason, result = _dataset(store, layout, job, record, catalog)
     if outcome == "done":
         queue.finish(job_id, "done")
@@ -73,8 +76,8 @@ def _dataset(
     if record.state == "cancel":
         return "cancelled", _CANCELLED, finish_job(store, layout, job, facts, ended=_CANCELLED)
     if record.state == "stop":
-        result = finish_job(store, layout, job, facts, ended="too many images failed")
-        return "failed", _spent(record, result), result
+        result = finish_job(store, layout, job, facts, ended=TOO_MANY_FAILED)
+        return "failed", spent_reason(job, result), result
     result = finish_job(store, layout, job, facts)
     if result.complete:
         return "done", "", result
@@ -82,18 +85,6 @@ def _dataset(
     missing = ", ".join(f"{first}-{stop - 1}" for first, stop in result.missing[:20])
     reason = f"these images are in no shard: {missing}"
     return "failed", reason, finish_job(store, layout, job, facts, ended=reason)
-
-
-def _spent(record: QueueJob, result: Finished) -> str:
-    """Why a job was stopped, and what to do about it."""
-    errors = "; ".join(
-        f"{count} x {error[:120]}" for error, count in list(result.errors.items())[:_ERRORS_TOLD]
-    )
-    return (
-        f"{result.failed} of {record.images} images failed, more than the {record.max_failed} that "
-        f"max_failed_rows allows ({errors}). Mend the cause, then `fewstep retry-failed "
-        f"{record.job_id}`, or submit again with a higher max_failed_rows"
-    )
 
 
 def _close(
@@ -116,6 +107,6 @@ def _close(
         started_ms=record.first_claim_ms,
         finished_ms=record.finished_ms or record.last_progress_ms,
     )
-    write_outcome(store, layout, ended)
+    write_outcome(store, layout, ended, round_number(record.job_id))
     queue.finish(record.job_id, outcome, reason, counts=(done, failed))
     log.info("%s job=%s reason=%s", outcome, record.job_id, reason)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from redis import RedisError
 
-from jobs.commit import adopt_unit, commit_unit
+from jobs.commit import LeaseArbiter, adopt_unit, commit_unit
 from jobs.errors import BadConfiguration, FewstepError, LeaseLost
 from jobs.records import Maker
 from jobs.shard_queue import ShardQueue
@@ -35,7 +35,7 @@ class Delivery:
         with self.keeper.uploading():
             found = adopt_unit(
                 self.store,
-                self.queue,
+                LeaseArbiter(self.queue, lease.job_id, lease.unit),
                 work.job,
                 work.layout,
                 work.unit,
@@ -86,7 +86,7 @@ class Delivery:
         with self.keeper.uploading():
             result = commit_unit(
                 self.store,
-                self.queue,
+                LeaseArbiter(self.queue, lease.job_id, lease.unit),
                 work.job,
                 work.layout,
                 work.unit,

@@ -151,7 +151,7 @@ class ShardLoop:
 
     def _still_ours(self, work: Work, finished: int) -> bool:
         """Called between batches: whether to go on; raises LeaseLost where the lease is over."""
-        work.held.progress = finished
+        work.held.progress = work.held.lease.first + work.unit.indexes.index(finished)
         self.keeper.moved()
         work.held.check(time.monotonic())
         return work.held.verdict != "pause"

@@ -5,14 +5,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from jobs.errors import LeaseLost
-from jobs.job import Image, Job, image_of
-from jobs.layout import JobLayout, Unit, layout_of, parse_unit
+from jobs.job import Image, Job
+from jobs.layout import JobLayout, Unit, layout_of
 from jobs.records import Picture, ShardTimes
+from jobs.rounds import Accepted, read_accepted, unit_images
 from jobs.shard_queue import ShardQueue
-from jobs.specs import read_job
 from jobs.spool import fetch_rows
 from jobs.store import Store
 from workers.leases import Held
@@ -66,37 +67,32 @@ class WorkSource:
         self._store = store
         self._queue = queue
         self._prefix = prefix
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: OrderedDict[str, Accepted] = OrderedDict()
 
     def fetch(self, held: Held) -> Work:
         """The unit's rows and images; raises what the store raises."""
         started = time.monotonic()
         lease = held.lease
-        job = self._job(lease.job_id)
-        unit = parse_unit(lease.unit, job.shard_images, job.images)
-        first_row = unit.first // job.repeats
-        rows = fetch_rows(self._store, job, first_row, (unit.stop - 1) // job.repeats + 1)
-        images = [
-            image_of(job, index, rows[index // job.repeats - first_row])
-            for index in range(unit.first, unit.stop)
-        ]
+        accepted = self._job(lease.job_id)
+        rows = partial(fetch_rows, self._store)
+        unit, images = unit_images(accepted, lease.unit, rows, self._store)
         return Work(
             held=held,
-            job=job,
-            layout=layout_of(job, self._prefix),
+            job=accepted.job,
+            layout=layout_of(accepted.job, self._prefix).for_unit(unit),
             unit=unit,
             images=images,
             claimed_at=started,
             fetch_ms=(time.monotonic() - started) * 1e3,
         )
 
-    def _job(self, job_id: str) -> Job:
+    def _job(self, job_id: str) -> Accepted:
         job = self._jobs.get(job_id)
         if job is None:
             record = self._queue.job(job_id)
             if record is None:
                 raise LeaseLost("the queue forgot the job", where=job_id)
-            job = read_job(self._store, self._prefix, record.tenant, job_id)
+            job = read_accepted(self._store, self._prefix, record.tenant, job_id)
             self._jobs[job_id] = job
             if len(self._jobs) > KEPT_JOBS:
                 self._jobs.popitem(last=False)

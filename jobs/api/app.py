@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from jobs.api import routes_items, routes_jobs, routes_submit, routes_system
+from jobs.api import routes_items, routes_jobs, routes_retry, routes_submit, routes_system
 from jobs.api.house import House
 from jobs.api.metrics import Measured
 from jobs.api.openapi import describe
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="fewstep", version="1", description=ABOUT, lifespan=lifespan)
     app.state.house = house
     app.state.fan = fan
-    for part in (routes_submit, routes_jobs, routes_items, routes_system):
+    for part in (routes_submit, routes_jobs, routes_retry, routes_items, routes_system):
         app.include_router(part.router)
     app.include_router(routes_system.probes)
     add_problem_handlers(app)

@@ -26,8 +26,8 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 JobId = Annotated[
     str,
     Path(
-        pattern="^[a-z2-7]{26}$",
-        description="The job's id",
+        pattern=r"^[a-z2-7]{26}(-r[1-9]\d{0,3})?$",
+        description="The job's id, or that of a retry of it (`ID-r1`)",
         examples=["mfzwiztbonsgmylkmjvgqzdtmi"],
     ),
 ]

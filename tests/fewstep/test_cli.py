@@ -143,6 +143,7 @@ def test_standard_input_is_read(tmp_path: Path) -> None:
         "pause a",
         "resume a",
         "failed a",
+        "retry-failed a",
     ],
 )
 def test_an_api_that_is_away_is_named(

@@ -11,10 +11,11 @@ from jobs.fetch import fetch_dataset, read_index
 from jobs.job import Image, JobRequest
 from jobs.recipe import Recipe
 from jobs.results import outcome_of
+from jobs.retry import retry_failed
 from jobs.settings import Settings
 from jobs.states import JobState
 from jobs.store import Store
-from tests.flow.one_machine import House, table_rows
+from tests.flow.one_machine import PREFIX, House, table_rows
 from workers.engine import Engine
 from workers.render import Batch, BatchRenderer
 
@@ -73,3 +74,35 @@ def test_a_job_stops_when_its_budget_is_spent(
     fetch_dataset(house.store, house.layout(job), tmp_path)
     rows = table_rows(tmp_path)
     assert sum(row["status"] == "ok" for row in rows) == index.ok
+
+
+def test_what_is_retried_has_the_pixels_it_would_have_had(
+    house: House, broken: set[int], tmp_path: Path
+) -> None:
+    request = JobRequest(shard_images=4, seed=1)
+    whole = house.submit(PROMPTS, request)
+    house.render(whole)
+    broken |= {1, 6, 7}
+    job = house.submit(PROMPTS, request)
+    house.render(job)
+
+    again = retry_failed(
+        house.store,
+        house.queue,
+        prefix=PREFIX,
+        tenant="default",
+        job_id=job.id,
+        idempotency_key="key",
+        now_ms=1_700_000_000_000,
+    )
+    broken.clear()
+    house.render(job.model_copy(update={"id": again.id}))
+
+    digests = []
+    for one in (whole, job):
+        fetch_dataset(house.store, house.layout(one), tmp_path / one.id)
+        rows = [row for row in table_rows(tmp_path / one.id) if row["status"] == "ok"]
+        digests.append({row["image"]: (row["seed"], row["sha256"]) for row in rows})
+    assert len(digests[0]) == 12
+    # The file holds its row's key nowhere: equal pixels are equal files.
+    assert digests[1] == digests[0]

@@ -17,6 +17,7 @@ from jobs.finish import Finished, facts_of, finish_job
 from jobs.given_up import commit_given_up
 from jobs.job import Job, Rows
 from jobs.layout import JobLayout
+from jobs.rounds import Accepted
 from jobs.rows import Row
 from jobs.spool import spool_rows
 from jobs.store import Store
@@ -136,7 +137,7 @@ def test_images_on_which_processes_died_are_in_it(store: Store) -> None:
     put_unit(store, "1:4-7", job=job)
     put_unit(store, "2", job=job)
 
-    commit_given_up(store, job, made_layout(job), {"7-8": "killed by signal 11"}, 3)
+    commit_given_up(store, Accepted(job), made_layout(job), {"7-8": "killed by signal 11"}, 3)
     finish(store, job)
 
     [row] = rows_in(store)

@@ -1,0 +1,210 @@
+"""Rounds: later tries of some of a job's images, as new shards of the same dataset.
+
+The job itself is round 0. For the queue each round is a job of its own (`JOB-r1`), whose units are
+numbered from 0; in the dataset its shards follow those of the rounds before, and `picks` says which
+images they hold. What was committed before is never touched.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+from pydantic import ValidationError
+
+from jobs.draft import order_of
+from jobs.errors import DamagedJob
+from jobs.job import PAGE_ROWS, Image, Job, image_of
+from jobs.keys import Quota
+from jobs.layout import JobLayout, Unit, parse_unit
+from jobs.manifest import Manifest
+from jobs.queue_values import SubmitRequest
+from jobs.recipe import Frozen
+from jobs.rows import Row
+from jobs.specs import read_job, round_number
+from jobs.store import PutReply, Store
+
+_DOC = re.compile(r"rounds/(\d{4})\.json$")
+#: Reads rows `first` up to `stop` of a job.
+ReadRows = Callable[[Job, int, int], list[Row]]
+
+
+class Again(Frozen):
+    """An image of a round, as its pages hold it: everything that its first try knew."""
+
+    image: int
+    seed: int
+    row: Row
+
+
+class Round(Frozen):
+    """A round as `rounds/0001.json` holds it; immutable once accepted."""
+
+    version: Literal[1] = 1
+    kind: Literal["retry-failed"] = "retry-failed"
+    job: str
+    number: int
+    images: int
+    shard_images: int
+    #: The number of its first shard in the dataset.
+    first_shard: int
+    #: Where its images are listed, as JSONL pages of `PAGE_ROWS`.
+    pages: str
+    #: Digest of the pages.
+    sha256: str
+    #: Digest of the idempotency key it was asked for with.
+    key: str
+    created_ms: int
+    fewstep: str
+
+    @property
+    def id(self) -> str:
+        """Its name in the queue."""
+        return f"{self.job}-r{self.number}"
+
+    @property
+    def shards(self) -> int:
+        """How many shards it has, where none is split."""
+        return -(-self.images // self.shard_images)
+
+    @property
+    def stop_shard(self) -> int:
+        """The number of the first shard after it."""
+        return self.first_shard + self.shards
+
+    @property
+    def first_place(self) -> int:
+        """The place in the dataset of its first image: where the numbering of its shards begins."""
+        return self.first_shard * self.shard_images
+
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether a manifest of the job is of this round."""
+        return self.first_shard <= manifest.shard < self.stop_shard
+
+    def queue_unit(self, manifest: Manifest) -> str:
+        """The queue's name of the unit that a manifest of this round is of."""
+        shard, whole = manifest.shard - self.first_shard, ":" not in manifest.unit
+        first, stop = manifest.first - self.first_place, manifest.stop - self.first_place
+        return Unit(shard=shard, first=first, stop=stop, whole=whole).name
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the queue's id stands for: a job, or a later round of it."""
+
+    job: Job
+    again: Round | None = None
+
+
+def read_accepted(store: Store, prefix: str, tenant: str, queue_id: str) -> Accepted:
+    """The job, and the round if it is one; raises NotFound or DamagedJob."""
+    job = read_job(store, prefix, tenant, queue_id)
+    number = round_number(queue_id)
+    if not number:
+        return Accepted(job)
+    return Accepted(job, read_round(store, _layout(prefix, job), number))
+
+
+def read_round(store: Store, layout: JobLayout, number: int) -> Round:
+    """Round `number` (1 the first retry); raises NotFound or DamagedJob."""
+    key = layout.round(number)
+    try:
+        return Round.model_validate_json(store.get(key))
+    except ValidationError as error:
+        raise DamagedJob(
+            f"the file does not read as a round: {error.errors()[0]['msg']}",
+            where=key,
+            remedy="it was written by another version, or changed by hand",
+        ) from error
+
+
+def rounds_of(store: Store, layout: JobLayout) -> list[Round]:
+    """The later rounds of a job, the first retry first."""
+    keys = [found.key for found in store.list(f"{layout.root}rounds/")]
+    numbers = [int(match[1]) for key in keys if (match := _DOC.search(key))]
+    return [read_round(store, layout, number) for number in sorted(numbers)]
+
+
+def put_round(store: Store, layout: JobLayout, again: Round) -> PutReply:
+    """Write a round down, if none of its number is there."""
+    return store.put(
+        layout.round(again.number),
+        again.model_dump_json(indent=1).encode(),
+        content_type="application/json",
+        metadata={"token": again.key},
+        if_absent=True,
+    )
+
+
+def order_of_accepted(accepted: Accepted, quota: Quota | None = None) -> SubmitRequest:
+    """What the queue is told of a job, or of a round, which may fail as a whole."""
+    job, again = accepted.job, accepted.again
+    if again is None:
+        return order_of(job, quota)
+    return replace(
+        order_of(job, quota),
+        job_id=again.id,
+        images=again.images,
+        spec_sha256=again.sha256,
+        max_failed=None,
+    )
+
+
+# ---- its images ----
+
+
+def unit_images(
+    accepted: Accepted, name: str, read_rows: ReadRows, store: Store
+) -> tuple[Unit, list[Image]]:
+    """A unit by its name in the queue, as the dataset numbers it, and its images in order."""
+    job, again = accepted.job, accepted.again
+    if again is None:
+        unit = parse_unit(name, job.shard_images, job.images)
+        first_row = unit.first // job.repeats
+        rows = read_rows(job, first_row, (unit.stop - 1) // job.repeats + 1)
+        return unit, [
+            image_of(job, index, rows[index // job.repeats - first_row])
+            for index in range(unit.first, unit.stop)
+        ]
+    here = parse_unit(name, again.shard_images, again.images)
+    listed = _read_pages(store, again, here.first, here.stop)
+    unit = Unit(
+        shard=here.shard + again.first_shard,
+        first=here.first + again.first_place,
+        stop=here.stop + again.first_place,
+        whole=here.whole,
+        picks=tuple(one.image for one in listed),
+    )
+    return unit, [_image(job, one) for one in listed]
+
+
+def write_pages(store: Store, folder: str, images: Iterable[Again]) -> tuple[int, str]:
+    """List a round's images under `folder`; how many they are, and the digest of the pages."""
+    digest, count, page = hashlib.sha256(), 0, 0
+    source = iter(images)
+    while some := list(islice(source, PAGE_ROWS)):
+        data = b"".join(one.model_dump_json().encode() + b"\n" for one in some)
+        digest.update(data)
+        store.put(JobLayout.page(folder, page), data, content_type="application/jsonl")
+        count, page = count + len(some), page + 1
+    return count, digest.hexdigest()
+
+
+def _read_pages(store: Store, again: Round, first: int, stop: int) -> list[Again]:
+    first_page, stop_page = first // PAGE_ROWS, -(-stop // PAGE_ROWS)
+    lines: list[bytes] = []
+    for page in range(first_page, stop_page):
+        lines += store.get(JobLayout.page(again.pages, page)).rstrip(b"\n").split(b"\n")
+    skipped = first_page * PAGE_ROWS
+    return [Again.model_validate_json(line) for line in lines[first - skipped : stop - skipped]]
+
+
+def _image(job: Job, one: Again) -> Image:
+    row, repeat = divmod(one.image, job.repeats)
+    return Image(index=one.image, row_index=row, repeat=repeat, seed=one.seed, row=one.row)
+
+
+def _layout(prefix: str, job: Job) -> JobLayout:
+    return JobLayout(prefix=prefix, tenant=job.tenant, job_id=job.id)

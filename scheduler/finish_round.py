@@ -1,0 +1,98 @@
+"""Finishing a later round: the dataset's last files anew, and what has become of its job."""
+
+import logging
+
+from jobs.finish import Facts, Finished, finish_job
+from jobs.job import Job
+from jobs.layout import JobLayout
+from jobs.queue_values import Outcome, QueueJob
+from jobs.results import Ended, outcome_of, write_outcome
+from jobs.rounds import Round, rounds_of
+from jobs.shard_queue import ShardQueue
+from jobs.states import JobState
+from jobs.store import Store
+
+log = logging.getLogger(__name__)
+
+TOO_MANY_FAILED = "too many images failed"
+#: Errors that the reason of a stopped job names, the commonest first.
+_ERRORS_TOLD = 3
+
+
+def finish_round(
+    queue: ShardQueue,
+    store: Store,
+    layout: JobLayout,
+    facts: Facts,
+    job: Job,
+    again: Round,
+    record: QueueJob,
+) -> None:
+    """Write the dataset's last files with what the round made, and close it.
+
+    A job whose images are all accounted for by now, and few enough of them failed, is done,
+    however it had ended. May be repeated.
+    """
+    before = outcome_of(store, layout)
+    ended = "" if before.state == JobState.DONE else before.reason or before.state
+    later = [one for one in rounds_of(store, layout) if one.number <= again.number]
+    result = finish_job(store, layout, job, facts, ended=ended, later=later)
+    _amend(queue, store, layout, job, again, before, result)
+    outcome: Outcome = "cancelled" if record.state == "cancel" else "done"
+    failed = record.failed_images + record.dead_images
+    last = Ended(
+        state=JobState(outcome),
+        done=record.done_images,
+        failed=failed,
+        started_ms=record.first_claim_ms,
+        finished_ms=record.last_progress_ms,
+    )
+    write_outcome(store, layout, last, again.number)
+    queue.finish(record.job_id, outcome)
+    store.delete_prefix(again.pages)
+    log.info("round_%s job=%s made=%s failed=%s", outcome, record.job_id, last.done, failed)
+
+
+def spent_reason(job: Job, result: Finished) -> str:
+    """Why a job was stopped by its error budget, and what to do about it."""
+    errors = "; ".join(
+        f"{count} x {error[:120]}" for error, count in list(result.errors.items())[:_ERRORS_TOLD]
+    )
+    return (
+        f"{result.failed} of {job.images} images failed, more than the {job.max_failed_rows} that "
+        f"max_failed_rows allows ({errors}). Mend the cause, then `fewstep retry-failed {job.id}`, "
+        "or submit again with a higher max_failed_rows"
+    )
+
+
+def _still_failed(job: Job, result: Finished) -> str:
+    if job.max_failed_rows is not None and result.failed > job.max_failed_rows:
+        return spent_reason(job, result)
+    left = job.images - result.ok - result.failed
+    return (
+        f"{left} of {job.images} images were not rendered before it was stopped: "
+        f"`fewstep retry-failed {job.id} --unfinished` renders them"
+    )
+
+
+def _amend(
+    queue: ShardQueue,
+    store: Store,
+    layout: JobLayout,
+    job: Job,
+    again: Round,
+    before: Ended,
+    result: Finished,
+) -> None:
+    """What is known of the job as a whole: in the store, and in the queue while it knows it."""
+    counts, number = (result.ok, result.failed), again.number
+    if result.complete:
+        store.delete([layout.outcome])
+        queue.amend(job.id, number, "done", "", counts)
+        return
+    state = JobState.CANCELLED if before.state == JobState.CANCELLED else JobState.FAILED
+    reason = before.reason if state == JobState.CANCELLED else _still_failed(job, result)
+    news = {"reason": reason, "done": result.ok, "failed": result.failed, "state": state}
+    write_outcome(store, layout, before.model_copy(update=news))
+    outcome: Outcome = "cancelled" if state == JobState.CANCELLED else "failed"
+    queue.amend(job.id, number, outcome, reason, counts)
