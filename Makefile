@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format audit bench tiny-model clean
+.PHONY: help demo test check format audit bench chaos tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ audit: $(READY) ## list what is installed (build/sbom.json) and ask what is know
 
 bench: $(READY) ## fewstep beside its peers on this machine (ROWS=codecs,engine; QUICK=1)
 	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
+
+chaos: $(READY) ## strike every fault, and write docs/fault-table.md (an hour; as root, with redis-server, nftables, libfaketime)
+	@$(BIN)/python -m tests.chaos --jobs 2
 
 tiny-model: $(READY) ## make the embedded model and its adapters again, from nothing (hours)
 	@$(BIN)/python -m workers.tiny all

@@ -1,0 +1,182 @@
+"""The published table: what was struck how often, and what came of it."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.chaos.bench import Fault, Result
+from tests.chaos.one_site import LEASE_MS
+from tests.chaos.rows import NOT_APPLICABLE
+from workers.shard_loop import IDLE_S
+
+#: A renderer without work asks again after this long at most.
+POLL_S = IDLE_S[1] * 1.2
+
+
+@dataclass
+class Entry:
+    """One run as the results file keeps it."""
+
+    row: str
+    name: str
+    redis: str
+    store: str
+    injected: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    lost: int = 0
+    doubled: int = 0
+    wrong: int = 0
+    left_over: int = 0
+    error: str = ""
+    skipped: str = ""
+    machine: str = ""
+    day: str = ""
+
+    @classmethod
+    def of(cls, result: Result) -> "Entry":
+        """The entry of a run. One that did not end as it should counts as wrong."""
+        verdict = result.verdict
+        return cls(
+            result.fault.row,
+            result.fault.name,
+            result.redis,
+            result.store,
+            result.injected,
+            result.recoveries,
+            len(verdict.lost),
+            len(verdict.doubled),
+            len(verdict.wrong) + bool(result.error),
+            len(verdict.left_over),
+            result.error[-400:],
+            machine=machine(),
+            day=datetime.now(UTC).date().isoformat(),
+        )
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything was as wanted."""
+        return not (self.lost or self.doubled or self.wrong or self.left_over)
+
+
+def machine() -> str:
+    """Cores and kernel, for the table's head."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "CPU")
+    return f"{os.cpu_count()} cores {model}, Linux {platform.release().split('-')[0]}"
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Add a run to the results."""
+    with path.open("a") as file:
+        file.write(json.dumps(asdict(entry)) + "\n")
+
+
+def read(path: Path) -> list[Entry]:
+    """Every run in the results."""
+    if not path.exists():
+        return []
+    return [Entry(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of all do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def table(faults: Iterable[Fault], entries: Sequence[Entry]) -> str:
+    """The whole document."""
+    known = list(faults)
+    ran = [entry for entry in entries if not entry.skipped]
+    lines = [*_head(ran), *_HEADER]
+    for fault in known:
+        own = [one for one in entries if (one.row, one.name) == (fault.row, fault.name)]
+        lines.append(_line(fault, own))
+    lines += _below(known, entries)
+    return "\n".join(lines) + "\n"
+
+
+_HEADER = [
+    "| row | fault | injected by | servers | runs | injected | lost | doubled | wrong | left over "
+    "| recovery p50 | p99 |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+]
+
+
+def _head(ran: Sequence[Entry]) -> list[str]:
+    total = {
+        name: sum(getattr(one, name) for one in ran)
+        for name in ("injected", "lost", "doubled", "wrong", "left_over")
+    }
+    days = sorted({one.day for one in ran})
+    bound = LEASE_MS / 1e3 + POLL_S
+    return [
+        "# Fault table",
+        "",
+        f"**{total['injected']} faults in {len(ran)} runs: {total['lost']} images lost, "
+        f"{total['doubled']} doubled, {total['wrong']} wrong, {total['left_over']} things left "
+        "over.** Written by `make chaos`; do not edit.",
+        "",
+        f"Machine: {', '.join(sorted({one.machine for one in ran}))}; no GPU, the tiny model. "
+        f"Run: {' to '.join(days[:: max(1, len(days) - 1)])}.",
+        "",
+        "Real Redis (6.2 embedded, 7.0 from Debian) and real S3 servers (moto honours conditional "
+        "writes, rclone ignores them) behind proxies; renderers are processes that run the actor's "
+        "shell without Ray, except in the rows that say Ray. Each run renders 48 pictures in 6 "
+        "shards. Afterwards every image must be in exactly one shard of the index, every tar, "
+        "parquet file and manifest must agree by digest, every picture must have the bytes of an "
+        "undisturbed run, and no lease, key, staged object, temporary file or process may be left.",
+        "",
+        "Recovery is the time from a death, or from the end of an outage, until every unit that "
+        "was struck is another's or done, in seconds. The lease is "
+        f"{LEASE_MS / 1e3:.0f} s here (60 s in production) and a renderer without work asks again "
+        f"after {POLL_S:.1f} s at most: wanted is at most {bound:.1f} s.",
+        "",
+    ]
+
+
+def _line(fault: Fault, entries: Sequence[Entry]) -> str:
+    ran = [one for one in entries if not one.skipped]
+    skipped = sorted({one.skipped for one in entries if one.skipped})
+    if not ran:
+        why = f"not run: {skipped[0]}" if skipped else "not run"
+        return f"| {fault.row} | {fault.name} | {fault.how} | {why} |" + " |" * 8
+    seconds = [value for one in ran for value in one.recoveries]
+    p50, p99 = (f"{quantile(seconds, q):.1f}" if seconds else "" for q in (0.5, 0.99))
+    mark = " *" if fault.note else ""
+    servers = ", ".join(sorted({f"{one.redis} {one.store}" for one in ran}))
+    counts = [
+        sum(getattr(one, name) for one in ran)
+        for name in ("injected", "lost", "doubled", "wrong", "left_over")
+    ]
+    cells = [fault.row, fault.name, fault.how, servers, len(ran), *counts, p50 + mark, p99 + mark]
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _below(faults: Sequence[Fault], entries: Sequence[Entry]) -> list[str]:
+    lines = [""]
+    for note in dict.fromkeys(fault.note for fault in faults if fault.note):
+        named = ", ".join(fault.name for fault in faults if fault.note == note)
+        lines.append(f"\\* {named}: {note}.")
+        lines.append("")
+    if NOT_APPLICABLE:
+        lines += ["Not applicable yet:", ""]
+        lines += [f"- row {row}: {why}" for row, why in NOT_APPLICABLE.items()]
+        lines.append("")
+    bad = [one for one in entries if not one.clean]
+    if bad:
+        lines += ["Runs that were not clean:", ""]
+        lines += [
+            f"- {one.name} on {one.redis} {one.store}: "
+            f"{one.error.strip().splitlines()[-1] if one.error else 'see the columns'}"
+            for one in bad
+        ]
+        lines.append("")
+    lines.append(
+        "One row alone: `.venv/bin/python -m tests.chaos --only 4`. Randomised: `make soak`."
+    )
+    return lines
