@@ -124,12 +124,12 @@ end
 
 -- ---- leases ----
 
-local function lease(j, u, tenant, worker, ms)
+local function lease(j, u, tenant, worker, ms, news)
   local a, b = span(j, u)
   -- Tokens rise even when the clock goes back or Redis forgot the last one.
   local token = int(math.max(tonumber(call('GET', P .. 'fence') or 0) + 1, now * 1000))
   call('SET', P .. 'fence', token)
-  call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '||' .. int(b - a))
+  call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '|' .. news .. '|' .. int(b - a))
   call('ZADD', P .. 'leases', now + ms, j .. '|' .. u)
   call('HINCRBY', job_key(j), 'units', 1)
   call('HINCRBY', job_key(j), 'leased', int(b - a))
@@ -140,10 +140,10 @@ local function lease(j, u, tenant, worker, ms)
     attempt = int(tonumber(call('HGET', of('crashes', j), u) or 0) + 1) }
 end
 
--- token, worker, last progress ('' unknown), images; nil if nobody holds the unit.
+-- token, worker, last progress ('' unknown, '-' claimed ahead), images; nil if nobody holds the unit.
 local function owner(j, u)
   local o = call('HGET', P .. 'owners', j .. '|' .. u)
-  if o then return string.match(o, '^(%d+)|([^|]*)|(%d*)|(%d+)$') end
+  if o then return string.match(o, '^(%d+)|([^|]*)|([%d-]*)|(%d+)$') end
 end
 
 -- End a lease, whoever holds it; counters move only if there was one. Returns what owner returns.
@@ -250,6 +250,24 @@ local function crash(j, u, progress, why)
   return 'dead'
 end
 
+local function release(j, u, why)
+  requeue(j, u, now)
+  event('release', j, u, 'why', why)
+  return 'released'
+end
+
+-- The process that held the unit died. Where it had not begun the unit, or had rendered it already,
+-- another one killed it, and an innocent must not pay for that; in doubt, and in the end, it counts.
+local function died(j, u, progress, why)
+  if not live(call('HGET', job_key(j), 'state')) then return 'cancelled' end
+  local _, b = span(j, u)
+  local elsewhere = progress == '-' or (tonumber(progress) or -1) >= b
+  if elsewhere and call('HINCRBY', of('releases', j), u, 1) <= RELEASES_MAX then
+    return release(j, u, why)
+  end
+  return crash(j, u, progress, why)
+end
+
 local function wake(j)
   call('ZREM', P .. 'delayed', j)
   -- After the clock went back, no retry may lie further ahead than the longest wait.
@@ -273,7 +291,7 @@ local function reap(max)
   for _, k in ipairs(expired) do
     local j, u = string.match(k, '^([^|]+)|(.+)$')
     local token, _, progress = unlease(j, u)
-    if token then crash(j, u, progress, 'lease expired') end
+    if token then died(j, u, progress, 'lease expired') end
     call('ZREM', P .. 'leases', k)
   end
   for _, j in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'LIMIT', 0, max)) do wake(j) end

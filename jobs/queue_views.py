@@ -143,5 +143,5 @@ def _backlog(engine_key: str, jobs: list[QueueJob]) -> EngineBacklog:
 def _lease(name: str, deadline_ms: int, owner: str) -> LeaseRecord:
     job_id, unit = name.split("|")
     token, worker, progress, _images = owner.split("|")
-    seen = int(progress) if progress else None
+    seen = int(progress) if progress.isdigit() else None
     return LeaseRecord(job_id, unit, worker, token, deadline_ms, seen)

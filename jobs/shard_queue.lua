@@ -38,7 +38,7 @@ function ops.submit() -- job tenant engine priority images shard_images max_atte
   return { 'ok', j }
 end
 
-function ops.claim() -- worker nonce engine want lease_ms -> JSON list of leases
+function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') -> JSON list of leases
   local worker, nonce, engine, want, ms = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
   local memo = call('HMGET', of('claim', worker), 'nonce', 'reply')
   if memo[1] == nonce then return memo[2] end
@@ -52,7 +52,7 @@ function ops.claim() -- worker nonce engine want lease_ms -> JSON list of leases
       local j = call('ZRANGE', P .. 'fifo:' .. lane .. '|' .. tenant, 0, 0)[1]
       local u, more = next_unit(j)
       if u then
-        local given = lease(j, u, tenant, worker, ms)
+        local given = lease(j, u, tenant, worker, ms, ARGV[8])
         charge(lane, tenant, (given.stop - given.first) * tonumber(call('HGET', job_key(j), 'unit_cost')))
         out[#out + 1] = given
       elseif not more then
@@ -80,7 +80,7 @@ function ops.renew() -- worker lease_ms (job unit token progress)* -> ok|pause|c
       -- that belongs to the dataset, and the job must not be closed under it.
       answer = ending(state) and 'cancel' or state == 'pause' and 'pause' or 'ok'
       call('ZADD', P .. 'leases', 'XX', now + tonumber(ARGV[4]), j .. '|' .. u)
-      if progress ~= '' and tonumber(progress) > tonumber(before ~= '' and before or -1) then
+      if progress ~= '' and tonumber(progress) > (tonumber(before) or -1) then
         call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '|' .. progress .. '|' .. images)
         call('HSET', job_key(j), 'last_progress_ms', int(now))
       end
@@ -143,15 +143,13 @@ function ops.fail() -- job unit token release|crash reason progress
   local held, _, progress = owner(j, u)
   if held ~= token then return 'lost' end
   unlease(j, u)
-  if news ~= '' then progress = news end
-  local state = call('HGET', job_key(j), 'state')
-  if not live(state) then return 'cancelled' end
-  if kind ~= 'release' or call('HINCRBY', of('releases', j), u, 1) > RELEASES_MAX then
-    return crash(j, u, progress, why)
+  if not live(call('HGET', job_key(j), 'state')) then return 'cancelled' end
+  -- Who says where it was says that the unit broke it; who does not has only seen it die.
+  if kind == 'crash' and news == '' then return died(j, u, progress, why) end
+  if kind == 'crash' or call('HINCRBY', of('releases', j), u, 1) > RELEASES_MAX then
+    return crash(j, u, news ~= '' and news or progress, why)
   end
-  requeue(j, u, now)
-  event('release', j, u, 'why', why)
-  return 'released'
+  return release(j, u, why)
 end
 
 function ops.state() -- job run|pause|cancel -> the state it is in now

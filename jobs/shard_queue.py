@@ -172,17 +172,25 @@ class ShardQueue(QueueViews, QueuePresence, QueueSpeeds):
     # ---- shards ----
 
     def claim(
-        self, worker: str, nonce: str, engine_key: str, want: int, lease_ms: int
+        self,
+        worker: str,
+        nonce: str,
+        engine_key: str,
+        want: int,
+        lease_ms: int,
+        *,
+        ahead: bool = False,
     ) -> list[Lease]:
         """Lease up to `want` units (1 to 64) of an engine, for `lease_ms` each.
 
         By priority, then the tenant with the least device-seconds over weight, then the oldest
-        job. The same nonce again gets the same leases; take a new one for each new claim.
+        job. The same nonce again gets the same leases; take a new one for each new claim. `ahead`:
+        work on them begins later, and a death before a renewal tells of progress is not theirs.
         """
         checked_name(worker, "worker")
         checked_range(want, 1, 64, "want")
         checked_range(lease_ms, 1, MAX_LEASE_MS, "lease_ms")
-        reply = self._op("claim", worker, nonce, engine_key, want, lease_ms)
+        reply = self._op("claim", worker, nonce, engine_key, want, lease_ms, "-" if ahead else "")
         return [
             Lease(
                 row["job"],
@@ -259,7 +267,9 @@ class ShardQueue(QueueViews, QueuePresence, QueueSpeeds):
 
         `release` (drain, pause): offered again at once; counts as a crash from the 21st time.
         `crash`: a process died on it, `progress` being its first unfinished image; it is offered
-        again later, after too many crashes in parts, and a single image never again.
+        again later, after too many crashes in parts, and a single image never again. Without
+        `progress` the last renewal tells where the process was: one that had not begun the unit,
+        or had finished rendering it, died of something else, and the unit is released.
         """
         news = "" if progress is None else progress
         args = (job_id, checked_unit(unit), token, kind, reason[:200], news)

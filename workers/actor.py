@@ -182,7 +182,6 @@ def end_predecessor(queue: ShardQueue, name: str, worker: str) -> int:
                 lease.token,
                 "crash",
                 "its renderer's process died",
-                progress=lease.progress,
             )
             ended += 1
     return ended

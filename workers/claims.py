@@ -46,7 +46,9 @@ class Claims:
 
     def _claim(self) -> Lease | None:
         try:
-            leases = self.queue.claim(self.worker, self._nonce, self.engine_key, 1, self.lease_ms)
+            leases = self.queue.claim(
+                self.worker, self._nonce, self.engine_key, 1, self.lease_ms, ahead=True
+            )
         except (FewstepError, RedisError) as error:
             # The same nonce next time: should Redis have answered after all, that unit is ours.
             log.warning("claim_failed worker=%s error=%s", self.worker, error)

@@ -31,8 +31,8 @@ class Held:
 
     lease: Lease
     deadline: float
-    #: First image that is not finished: where a crash is to be looked for.
-    progress: int
+    #: First image that is not rendered: where a crash is to be looked for. None: claimed ahead.
+    progress: int | None = None
     verdict: RenewAnswer = "ok"
 
     def check(self, now: float) -> None:
@@ -85,11 +85,22 @@ class LeaseKeeper:
 
     def hold(self, lease: Lease, claimed_at: float) -> Held:
         """Keep `lease`, claimed (as sent, not as answered) at monotonic `claimed_at`."""
-        held = Held(lease, self._fence(claimed_at), lease.first)
+        held = Held(lease, self._fence(claimed_at))
         with self._lock:
             self._held[lease.token] = held
         self.moved()
         return held
+
+    def begin(self, held: Held) -> None:
+        """Say which unit is in hand from now on: a death is its doing, not that of its neighbours.
+
+        Waits for Redis, as the unit may kill at once; an error is logged, the next beat says it.
+        """
+        held.progress = held.lease.first
+        try:
+            self._renew()
+        except (FewstepError, RedisError) as error:
+            log.warning("begin_failed worker=%s error=%s", self.worker, error)
 
     def drop(self, held: Held) -> None:
         """Stop renewing a lease that is done or given up."""
@@ -129,15 +140,17 @@ class LeaseKeeper:
         Raises what Redis raises; leases that could not be renewed end by their deadline.
         """
         self.queue.heartbeat(self.worker, self.about())
-        held = self.held()
-        if not held:
+        if not self.held():
             return
         if (stalled := self.stalled_s()) > STALL_S:
             log.error("stalled worker=%s seconds=%.0f", self.worker, stalled)
             if stalled > HANG_S:
                 self.on_hang()
             return
-        sent = self.clock()
+        self._renew()
+
+    def _renew(self) -> None:
+        held, sent = self.held(), self.clock()
         answers = self.queue.renew(
             self.worker,
             [one.lease for one in held],

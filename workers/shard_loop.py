@@ -119,10 +119,12 @@ class ShardLoop:
     def _serve(self, work: Work, commits: ThreadPoolExecutor) -> None:
         """Adopt a unit that an earlier renderer finished, or render it and hand it on."""
         self.state = "rendering"
+        self.keeper.begin(work.held)
         try:
             if self._delivery.adopt(work):
                 return
             shard = self.renderer.render(work, self._still_ours)
+            work.held.progress = work.held.lease.stop
         except LeaseLost as error:
             log.warning("lease_lost unit=%s error=%s", work.held.lease.unit, error)
             # Of a job that ends, the queue waits for this word; a lease that is lost has none.

@@ -79,7 +79,8 @@ class Zygote:
             )
         self._ready = threading.Event()
         self._changed = threading.Condition(self._lock)
-        threading.Thread(target=self._listen, name="zygote", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="zygote", daemon=True)
+        self._listener.start()
         assert self._ready.wait(180), f"the zygote did not start, see {log}"
 
     def fork(self, name: str, order: dict[str, Any], *, restart: bool = False) -> Child:
@@ -134,5 +135,8 @@ class Zygote:
     def close(self) -> None:
         """End it, and with it whoever is left."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(60)
+        self._listener.join(60)
+        self._process.stdout.close()

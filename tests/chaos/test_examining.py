@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.dataset_index import DatasetIndex
-from tests.chaos.bench import bench, up
-from tests.chaos.examine import Undisturbed, Verdict, examine
+from tests.chaos.bench import Bench, up
+from tests.chaos.examine import Undisturbed, Verdict, examine, read_dataset
 from tests.chaos.one_site import Site
 from tests.chaos.seats import OLD
 from tests.s3_servers import WEAK
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.chaos
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site(struck: Bench) -> Iterator[Site]:
     """A job that ran undisturbed."""
-    with bench() as made, made.site(OLD, WEAK) as site:
+    with struck.site(OLD, WEAK) as site:
         up(site)
         site.wait_for_end()
         assert not site.stop()
@@ -27,8 +27,6 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def pictures(site: Site) -> Undisturbed:
-    from tests.chaos.examine import read_dataset
-
     return read_dataset(site.store, site.layout()).pictures
 
 

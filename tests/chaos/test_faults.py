@@ -1,10 +1,8 @@
 """The short form of the fault suite: the most telling rows, once each."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.chaos.bench import Bench, Fault, bench
+from tests.chaos.bench import Bench, Fault
 from tests.chaos.catalogue import FAULTS
 from tests.chaos.seats import NEW, OLD, redis_versions
 from tests.s3_servers import STRICT, WEAK
@@ -12,13 +10,6 @@ from tests.s3_servers import STRICT, WEAK
 pytestmark = pytest.mark.chaos
 
 SHORT = [fault for fault in FAULTS if fault.short]
-
-
-@pytest.fixture(scope="module")
-def struck() -> Iterator[Bench]:
-    """One bench for all of them."""
-    with bench() as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def main() -> None:
                 _tell(order=order["id"], pid=pid)
             else:
                 _end(pids)
-                return
+                # Without the long farewell of the libraries.
+                os._exit(0)
 
 
 def _tell(**notice: Any) -> None:

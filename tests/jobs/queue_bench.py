@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from hypothesis.stateful import RuleBasedStateMachine
@@ -72,19 +73,20 @@ class QueueBench(RuleBasedStateMachine):
             request.max_failed,
         )
 
-    def take(self, worker: str, want: int) -> list[Lease]:
+    def take(self, worker: str, want: int, ahead: bool = False) -> list[Lease]:
         self.nonce += 1
         nonce = str(self.nonce)
-        leases = self.call(lambda: self.queue.claim(worker, nonce, "engine", want, LEASE_MS))
+        claim = partial(self.queue.claim, worker, nonce, "engine", want, LEASE_MS, ahead=ahead)
+        leases = self.call(claim)
         for model in self.jobs.values():
             model.expire(self.clock.now)
         for lease in leases:
-            self.check_lease(lease)
+            self.check_lease(lease, ahead)
         if len(leases) < want:
             assert not any(model.due(self.clock.now) for model in self.jobs.values())
         return leases
 
-    def check_lease(self, lease: Lease) -> None:
+    def check_lease(self, lease: Lease, ahead: bool) -> None:
         model = self.jobs[lease.job_id]
         may = model.due(self.clock.now)
         if self.went_back and model.state == "run":
@@ -94,7 +96,7 @@ class QueueBench(RuleBasedStateMachine):
         assert lease.attempt == model.crashes.get(lease.unit, 0) + 1
         assert int(lease.token) > self.highest_token
         self.highest_token = int(lease.token)
-        model.give(lease.unit, lease.token, self.clock.now + LEASE_MS)
+        model.give(lease.unit, lease.token, self.clock.now + LEASE_MS, ahead)
         self.works.append(Work(lease))
 
     def suspect(self, lease: Lease) -> int | None:

@@ -16,6 +16,7 @@ class Held:
     token: str
     deadline: int
     progress: int | None = None
+    ahead: bool = False
 
 
 @dataclass
@@ -76,12 +77,12 @@ class JobModel:
             return set()
         return self.fresh() | {unit for unit, at in self.waiting.items() if at <= now}
 
-    def give(self, unit: str, token: str, deadline: int) -> None:
+    def give(self, unit: str, token: str, deadline: int, ahead: bool = False) -> None:
         if unit in self.waiting:
             del self.waiting[unit]
         else:
             self.offered.add(int(unit))
-        self.owners[unit] = Held(token, deadline)
+        self.owners[unit] = Held(token, deadline, ahead=ahead)
 
     def owns(self, unit: str, token: str) -> bool:
         return unit in self.owners and self.owners[unit].token == token
@@ -93,7 +94,16 @@ class JobModel:
                 held.deadline = now + BACKOFF_MAX
             if held.deadline <= now:
                 del self.owners[unit]
-                self.crash(unit, held.progress, now)
+                self.died(unit, held, now)
+
+    def died(self, unit: str, held: Held, now: int) -> str:
+        """A death counts against the unit in hand; not one claimed ahead, or rendered already."""
+        if self.state not in ("run", "pause"):
+            return "cancelled"
+        if held.progress is None and held.ahead:
+            self.waiting[unit] = now
+            return "released"
+        return self.crash(unit, held.progress, now)
 
     def renew(self, unit: str, token: str, deadline: int, progress: int | None) -> RenewAnswer:
         if not self.owns(unit, token):
@@ -145,7 +155,9 @@ class JobModel:
         if kind == "release":
             self.waiting[unit] = now
             return "released"
-        return self.crash(unit, held.progress if progress is None else progress, now)
+        if progress is None:
+            return self.died(unit, held, now)
+        return self.crash(unit, progress, now)
 
     def crash(self, unit: str, progress: int | None, now: int) -> str:
         if self.state not in ("run", "pause"):

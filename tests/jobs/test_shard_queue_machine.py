@@ -84,9 +84,9 @@ class QueueMachine(QueueBench):
 
     # ---- renderers ----
 
-    @rule(worker=st.sampled_from(["w1", "w2"]), want=st.integers(1, 3))
-    def claim(self, worker: str, want: int) -> None:
-        self.take(worker, want)
+    @rule(worker=st.sampled_from(["w1", "w2"]), want=st.integers(1, 3), ahead=st.booleans())
+    def claim(self, worker: str, want: int, ahead: bool) -> None:
+        self.take(worker, want, ahead)
 
     def any_work(self, data: st.DataObject) -> Work:
         return self.works[data.draw(st.integers(0, len(self.works) - 1), "work")]

@@ -100,6 +100,32 @@ def test_a_poison_image_costs_itself_only(
     assert (job.done_images, job.dead_images) == (999, 1)
 
 
+def test_a_death_counts_against_the_unit_in_hand(
+    queue: ShardQueue, submit: Submit, clock: Clock
+) -> None:
+    """Not against the one that was rendered already, nor against the one claimed ahead."""
+    submit(images=30, shard_images=10)
+    rendered, in_hand, ahead = queue.claim("w", "n", "engine", 3, 1_000, ahead=True)
+    assert queue.renew("w", [rendered, in_hand], 1_000, [10, 10]) == ["ok", "ok"]
+    clock.forward(1_000)
+    again = queue.claim("v", "n", "engine", 3, 1_000, ahead=True)
+    assert [(one.unit, one.attempt) for one in again] == [(rendered.unit, 1), (ahead.unit, 1)]
+    clock.forward(2_000)
+    [late] = [one for one in queue.claim("u", "n", "engine", 3, 1_000) if one.unit == "1"]
+    assert late.attempt == 2
+
+
+def test_a_unit_that_is_always_there_when_processes_die_is_counted_in_the_end(
+    queue: ShardQueue, submit: Submit, clock: Clock
+) -> None:
+    submit(images=10, max_attempts=1)
+    answers = []
+    while not queue.pieces("job").split:
+        [lease] = queue.claim("w", f"n{len(answers)}", "engine", 1, 1_000, ahead=True)
+        answers.append(queue.fail("job", lease.unit, lease.token, "crash", "it died"))
+    assert answers == ["released"] * 20 + ["split"]
+
+
 def test_without_progress_a_shard_is_halved(
     queue: ShardQueue, submit: Submit, claim: Claim
 ) -> None:

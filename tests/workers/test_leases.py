@@ -117,3 +117,18 @@ def test_a_successor_ends_the_leases_of_the_dead(
     keeper.beat()
     assert held.verdict == "lost"
     assert end_predecessor(queue, "r", "r.2") == 0
+
+
+def test_a_successor_spares_what_was_claimed_ahead(
+    queue: ShardQueue, keeper: LeaseKeeper, clock: Clock
+) -> None:
+    """Only the unit in hand may have killed the process; Redis knows it before it is begun."""
+    claimed = queue.claim(keeper.worker, "n", ENGINE, 3, LEASE_MS, ahead=True)
+    rendered, in_hand, ahead = (keeper.hold(lease, clock.now) for lease in claimed)
+    keeper.begin(rendered)
+    rendered.progress = rendered.lease.stop
+    keeper.begin(in_hand)
+    assert end_predecessor(queue, "r", "r.2") == 3
+    again = queue.claim("r.2", "n", ENGINE, 64, LEASE_MS)
+    assert {one.unit for one in again} == {rendered.lease.unit, ahead.lease.unit, "3"}
+    assert {one.attempt for one in again} == {1}
