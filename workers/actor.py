@@ -61,7 +61,7 @@ class Renderer:
             "actor": self._name,
             "engine_key": self._engine_key,
             "state": loop.state if loop else self._state,
-            "error": self._trouble,
+            "error": loop.trouble if loop else self._trouble,
             "node": socket.gethostname(),
             "pid": str(os.getpid()),
             "device": self._device,
@@ -120,12 +120,13 @@ class Renderer:
     ) -> ShardLoop | None:
         """The loop with its engine; None where it cannot be had.
 
-        Bad weights burn no unit and no restart: the renderer says what is wrong, waits a while,
-        and leaves, so that the next one tries again.
+        Bad weights or keys burn no unit and no restart: the renderer says what is wrong, waits a
+        while, and leaves, so that the next one tries again.
         """
         self._state = "loading"
         try:
             parts = load_parts(self._recipe_json, settings, keeper)
+            store = self._reach_store(settings)
         except Exception as error:
             log.exception("renderer_broken name=%s", self._name)
             self._state, self._trouble = "broken", f"{error}"[:500] or type(error).__name__
@@ -133,7 +134,6 @@ class Renderer:
             self._draining.wait(BROKEN_S)
             return None
         self._device = parts.device
-        store = self._reach_store(settings)
         if store is None:
             return None
         return ShardLoop(

@@ -11,6 +11,7 @@ from redis import RedisError
 from jobs.errors import FewstepError, LeaseLost, Unreachable
 from jobs.queue_values import Lease
 from jobs.shard_queue import ShardQueue
+from workers.device_faults import no_room
 from workers.leases import Held, LeaseKeeper
 from workers.work import Work, WorkSource
 
@@ -31,14 +32,19 @@ class Claims:
     keeper: LeaseKeeper
     source: WorkSource
     draining: threading.Event
+    trouble: str = ""
     _nonce: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def next(self) -> Work | None:
         """The next unit; None where there is none, Redis is away, or the renderer drains.
 
-        Raises BadConfiguration where the store refuses us: the unit is given back before.
+        None too where the node has no room for what it would render (`trouble` says so). Raises
+        BadConfiguration where the store refuses us: the unit is given back before.
         """
-        if self.draining.is_set():
+        self.trouble = no_room()
+        if self.trouble:
+            log.error("no_room worker=%s error=%s", self.worker, self.trouble)
+        if self.draining.is_set() or self.trouble:
             return None
         sent = time.monotonic()
         lease = self._claim()

@@ -12,6 +12,7 @@ from jobs.records import Maker
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from workers.claims import Claims
+from workers.device_faults import exhausted
 from workers.leases import LeaseKeeper
 from workers.work import RenderedShard, Work
 
@@ -69,9 +70,18 @@ class Delivery:
             log.error("commit_failed unit=%s error=%s", unit, error)
             self.claims.release(work.held, str(error))
         except Exception as error:
-            # A full disk, a bug: counted against the unit, or it would come back for ever.
-            log.exception("commit_broke unit=%s", unit)
-            self.claims.crash(work.held, f"{type(error).__name__}: {error}")
+            return self._broke(work, error)
+        return None
+
+    def _broke(self, work: Work, error: Exception) -> FewstepError | None:
+        unit, known = work.held.lease.unit, exhausted(error)
+        if known is not None:
+            log.error("commit_impossible unit=%s error=%s", unit, known)
+            self.claims.release(work.held, str(known))
+            return known
+        # A bug: counted against the unit, or it would come back for ever.
+        log.exception("commit_broke unit=%s", unit, exc_info=error)
+        self.claims.crash(work.held, f"{type(error).__name__}: {error}")
         return None
 
     def _commit(self, work: Work, shard: RenderedShard) -> None:

@@ -1,6 +1,10 @@
-"""Faults of the device: which end one image, and which end the process."""
+"""Faults of the device and its node: which end one image, and which end the process."""
 
-from jobs.errors import FewstepError
+import errno
+import shutil
+import tempfile
+
+from jobs.errors import FewstepError, NoCapacity
 
 #: After these the CUDA context is broken for good: only a new process helps.
 STICKY = (
@@ -22,3 +26,31 @@ def is_sticky(error: RuntimeError) -> bool:
     """Whether torch's error means that this process can use the device no more."""
     text = str(error).lower()
     return any(sign in text for sign in STICKY)
+
+
+#: What a node has run out of, whatever the unit: disk, quota, open files.
+EXHAUSTED = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+#: With less room for temporary files than this a node claims nothing: a shard goes through a file.
+ROOM_BYTES = 64 << 20
+
+
+def exhausted(error: Exception) -> NoCapacity | None:
+    """Our error where the node has run out of something; None where the error is another one."""
+    if not isinstance(error, OSError) or error.errno not in EXHAUSTED:
+        return None
+    return NoCapacity(
+        f"this node has run out of something: {error.strerror}",
+        where=f"temporary files in {tempfile.gettempdir()}",
+        remedy="make room there, or raise the limit of open files",
+    )
+
+
+def no_room() -> str:
+    """What is wrong with this node's room for temporary files; "" where there is enough."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free >= ROOM_BYTES:
+        return ""
+    return f"{folder} has {free >> 20} MiB left for temporary files, {ROOM_BYTES >> 20} are needed"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from redis import RedisError
 
-from jobs.errors import BadConfiguration, FewstepError, LeaseLost
+from jobs.errors import BadConfiguration, FewstepError, LeaseLost, NoCapacity
 from jobs.records import Maker
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
@@ -45,6 +45,8 @@ class ShardLoop:
     maker: Maker
     draining: threading.Event = field(default_factory=threading.Event)
     state: str = "idle"
+    #: Why it claims nothing, where something is wrong with its node.
+    trouble: str = ""
 
     def __post_init__(self) -> None:
         self._claims = Claims(
@@ -101,7 +103,8 @@ class ShardLoop:
 
     def _wait(self, idle: float) -> float:
         """Wait for work, a little longer each time; leave where no scheduler lives."""
-        self.state = "idle"
+        self.trouble = self._claims.trouble
+        self.state = "broken" if self.trouble else "idle"
         self.draining.wait(idle * random.uniform(0.8, 1.2))
         try:
             age = self.queue.scheduler_age_ms()
@@ -159,6 +162,6 @@ class ShardLoop:
         return work.held.verdict != "pause"
 
     def _note_fatal(self, error: Exception) -> None:
-        """Wrong keys or a broken device do not mend themselves: stop, keep the units whole."""
-        if isinstance(error, BadConfiguration | DeviceLost):
+        """Wrong keys, a broken device or a full disk do not mend themselves: stop, lose no unit."""
+        if isinstance(error, BadConfiguration | DeviceLost | NoCapacity):
             self._fatal = error

@@ -97,7 +97,7 @@ class Bench:
     def site(
         self, redis: str, store: str, fault: Fault | None = None, name: str = "undisturbed"
     ) -> Iterator[Site]:
-        """A site on fresh servers; everything is ended on the way out."""
+        """A site on fresh servers; all is ended on the way out, its folder stays after an error."""
         self._runs += 1
         folder = self.folder / f"{self._runs:03d}-{name}-{redis}-{store}"
         folder.mkdir()
@@ -112,6 +112,8 @@ class Bench:
                     site.close()
             finally:
                 seat.kill()
+        if not site.keep:
+            shutil.rmtree(folder)
 
     def undisturbed(self) -> Undisturbed:
         """Picture digests of a run into which nothing is struck."""
@@ -138,8 +140,6 @@ class Bench:
         except Exception:
             result.error = traceback.format_exc()
         result.seconds = time.monotonic() - started
-        if result.clean:
-            shutil.rmtree(result.folder)
         return result
 
     def _strike(self, site: Site, fault: Fault, result: Result, wanted: Undisturbed) -> None:
@@ -153,6 +153,7 @@ class Bench:
         wrong = site.stop()
         result.verdict = examine(site, wanted, [site.the_job])
         result.verdict.left_over += wrong
+        site.keep = not result.verdict.clean
         assert result.injected, "nothing was struck"
 
 

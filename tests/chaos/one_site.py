@@ -62,6 +62,8 @@ class Site:
     #: How the job is to end, and how many of its images are to end in quarantine.
     outcome: str = "done"
     given_up: int = 0
+    #: Whether its folder is to stay, for somebody to look at.
+    keep: bool = False
 
     def __post_init__(self) -> None:
         self.bucket = f"chaos-{uuid.uuid4().hex[:12]}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.catalog import Catalog
+from jobs.errors import NoCapacity
 from jobs.fetch import fetch_dataset
 from jobs.job import Image, Job, JobRequest
 from jobs.recipe import Recipe
@@ -19,7 +20,7 @@ from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from tests.flow.one_machine import PREFIX, House, table_rows
 from tests.servers import wait_until
-from workers import deliver
+from workers import deliver, device_faults
 from workers.engine import Engine
 from workers.render import Batch, BatchRenderer
 
@@ -115,13 +116,13 @@ def test_a_poison_image_costs_itself(house: House, tmp_path: Path) -> None:
 def test_a_commit_that_breaks_is_tried_again(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk in the middle of a commit: the lease is given up, not held for ever."""
+    """A bad disk in the middle of a commit: the lease is given up, not held for ever."""
     whole, broken = deliver.commit_unit, []
 
     def commit(*arguments: Any, **rest: Any) -> Any:
         if not broken:
             broken.append(arguments)
-            raise OSError(28, "No space left on device")
+            raise OSError(5, "Input/output error")
         return whole(*arguments, **rest)
 
     monkeypatch.setattr(deliver, "commit_unit", commit)
@@ -129,6 +130,45 @@ def test_a_commit_that_breaks_is_tried_again(
     house.render(job)
     assert broken
     assert images_of(house, job, tmp_path) == list(range(12))
+
+
+def test_a_node_without_room_stops_and_costs_nothing(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found out in the middle of a commit: the renderer leaves, nothing is counted."""
+
+    def full(*arguments: Any, **rest: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    job = house.submit(PROMPTS, JobRequest(shard_images=4, seed=1))
+    loop = house.loop("full", job.recipe.engine_key)
+    with monkeypatch.context() as patch:
+        patch.setattr(deliver, "commit_unit", full)
+        loop.keeper.start()
+        with pytest.raises(NoCapacity, match="No space left"):
+            loop.run()
+        loop.keeper.stop()
+    assert not house.queue.leases()
+    house.render(job)
+    assert images_of(house, job, tmp_path) == list(range(12))
+    assert {row["attempt"] for row in table_rows(tmp_path)} == {1}
+
+
+def test_a_node_without_room_claims_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen beforehand: it says so, and goes on once there is room."""
+    job = house.submit(PROMPTS, JobRequest(shard_images=4, seed=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(device_faults, "ROOM_BYTES", 1 << 62)
+        with house.rendering(job) as loops:
+            wait_until(lambda: loops[0].state == "broken", "the renderer to say so", 30)
+            assert "for temporary files" in loops[0].trouble
+            record = house.queue.job(job.id)
+            assert record is not None
+            assert record.cursor == 0
+            patch.undo()
+            wait_until(lambda: job.id in house.queue.finishing(), "the last shard", 120)
+            assert not loops[0].trouble
+    house.finish()
 
 
 def test_redis_forgets_everything(house: House, tmp_path: Path) -> None:
