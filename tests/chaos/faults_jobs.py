@@ -41,11 +41,11 @@ def weights_damaged(site: Site) -> None:
     with site.recovery.outage(site.progress):
         env = {"FEWSTEP_CHAOS_MODEL_DIR": str(folder)}
         child = site.renderer("a", load=True, restart=True, env=env)
-        wait_until(lambda: _says_broken(site), "the renderer to say what is wrong", 90)
+        wait_until(lambda: _says_broken(site), "the renderer to say what is wrong", 180)
         assert site.record().cursor == 0, "a shard was burned"
         file.write_bytes(whole)
         # It leaves by itself, with status 0: the scheduler would start another.
-        child.wait(90)
+        child.wait()
         site.renderer("b", load=True, env=env)
 
 
@@ -130,14 +130,14 @@ def cancelled_while_uploading(site: Site) -> None:
     site.scheduler()
     site.submit()
     child = site.renderer("a", site.trap("encoded", "stop"))
-    wait_until(child.stopped, "the commit", 60)
-    site.line("a").s3.rate = 20_000
+    wait_until(child.stopped, "the commit", 180)
+    site.line("a").s3.rate = 30_000
     child.resume()
     site.recovery.injected += 1
     since = time.monotonic()
     site.queue.state(site.the_job.id, "cancel")
     site.outcome = "cancelled"
-    wait_until(lambda: not site.queue.leases(), "every lease to end", 30)
+    wait_until(lambda: not site.queue.leases(), "every lease to end", 120)
     site.recovery.seconds.append(time.monotonic() - since)
 
 

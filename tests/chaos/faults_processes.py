@@ -42,12 +42,12 @@ def frozen_at(site: Site, point: str) -> None:
     site.scheduler()
     site.submit()
     child = site.renderer("a", site.trap(point, "stop"))
-    wait_until(child.stopped, "the renderer to stand still", 60)
+    wait_until(child.stopped, "the renderer to stand still", 180)
     struck, since = site.recovery.held_by("a"), time.monotonic()
     site.renderer("b")
     site.recovery.after_death(struck, since)
     for one in struck:
-        wait_until(lambda one=one: site.recovery.settled(one.job_id, one.unit), "its units", 60)
+        wait_until(lambda one=one: site.recovery.settled(one.job_id, one.unit), "its units", 180)
     child.resume()
 
 
@@ -56,14 +56,14 @@ def frozen_together(site: Site, first: str, second: str) -> None:
     site.scheduler()
     site.submit(images=8)
     zombie = site.renderer("a", site.trap(first, "stop"))
-    wait_until(zombie.stopped, "the first to stand still", 60)
+    wait_until(zombie.stopped, "the first to stand still", 180)
     struck, since = site.recovery.held_by("a"), time.monotonic()
     heir = site.renderer("b", site.trap(second, "stop"))
-    wait_until(heir.stopped, "the second to stand still", 60)
+    wait_until(heir.stopped, "the second to stand still", 180)
     site.recovery.after_death(struck, since)
     zombie.resume()
     # It has said its word once it holds nothing; only then may the other go on.
-    wait_until(lambda: "lease_lost" in log(site, "a") or site.progress() > 0, "the zombie", 60)
+    wait_until(lambda: "lease_lost" in log(site, "a") or site.progress() > 0, "the zombie", 180)
     heir.resume()
 
 
@@ -164,7 +164,7 @@ def scheduler_killed(site: Site) -> None:
     site.wait_for_progress()
     site.kill("scheduler")
     site.recovery.injected += 1
-    wait_until(lambda: site.record().accounted, "the renderers to go on alone", 60)
+    wait_until(lambda: site.record().accounted, "the renderers to go on alone", 180)
     since = time.monotonic()
     site.expected_dead.discard("scheduler")
     site.scheduler()

@@ -39,7 +39,7 @@ def loading(site: Site) -> None:
         site.redis.start("--key-load-delay", "1000")
         with site.redis.client() as client:
             saw = _is_loading(client)
-            wait_until(lambda: not _is_loading(client), "the end of loading", 60)
+            wait_until(lambda: not _is_loading(client), "the end of loading", 180)
         site.client.delete(*(f"bulk:{number}" for number in range(4000)))
     assert saw, "it was never loading"
 
@@ -74,7 +74,7 @@ def disk_full(site: Site) -> None:
     begun(site)
     ballast = fill(site.redis.folder)
     with site.recovery.outage(site.progress):
-        wait_until(lambda: _refuses(site), "Redis to refuse writes", 30)
+        wait_until(lambda: _refuses(site), "Redis to refuse writes", 120)
         _submit_is_refused(site)
         last(1.0)
         ballast.unlink()
@@ -104,7 +104,7 @@ def busy(site: Site) -> None:
     with site.recovery.outage(site.progress), site.redis.client() as client:
         spin = threading.Thread(target=_spin, args=(site,))
         spin.start()
-        wait_until(lambda: _is_busy(client), "BUSY", 30)
+        wait_until(lambda: _is_busy(client), "BUSY", 120)
         spin.join()
 
 

@@ -48,7 +48,7 @@ def _append_only(folder: Path) -> list[Path]:
 def old_snapshot(site: Site) -> None:
     """Redis comes back with the memory it had shards ago."""
     up(site)
-    wait_until(lambda: bool(site.queue.leases()), "the first lease", 60)
+    wait_until(lambda: bool(site.queue.leases()), "the first lease", 180)
     last(1.1)  # everysec: what is not on disk yet is not copied
     copy = site.folder / "old"
     shutil.copytree(site.redis.folder, copy)
@@ -67,7 +67,7 @@ def replica(site: Site) -> Iterator[RedisSeat]:
     seat = RedisSeat(site.folder / "replica", site.redis.version)
     seat.start("--replicaof", "127.0.0.1", str(way.port))
     with seat.client() as client:
-        wait_until(lambda: client.info("replication")["master_link_status"] == "up", "sync", 30)
+        wait_until(lambda: client.info("replication")["master_link_status"] == "up", "sync", 120)
     yield seat
 
 
@@ -121,7 +121,7 @@ def clock(site: Site, by: str) -> None:
     before = site.client.time()[0]
     with site.recovery.outage(site.progress):
         _clock_file(site.redis).write_text(f"{by}\n")
-        wait_until(lambda: abs(site.client.time()[0] - before) > 3000, "the clock to jump", 30)
+        wait_until(lambda: abs(site.client.time()[0] - before) > 3000, "the clock to jump", 120)
 
 
 FAULTS = [

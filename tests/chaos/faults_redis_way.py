@@ -41,7 +41,7 @@ def black_hole_before_done(site: Site) -> None:
     site.submit()
     trap = site.trap("manifest_put", "stop")
     child = site.renderer("a", trap)
-    wait_until(child.stopped, "the commit", 60)
+    wait_until(child.stopped, "the commit", 180)
     struck, since = site.recovery.held_by("a"), time.monotonic()
     site.line("a").redis.hold = True
     child.resume()

@@ -37,7 +37,7 @@ def keys_expire(site: Site) -> None:
     with site.recovery.outage(site.progress):
         for name in ("a", "b"):
             site.line(name).s3.refuse = Refuse(403, "ExpiredToken")
-        wait_until(lambda: bool(site.children["a"].fallen), "the renderer to stop", 60)
+        wait_until(lambda: bool(site.children["a"].fallen), "the renderer to stop", 180)
         last(1.0)
         site.heal()
     site.wait_for_end()
@@ -86,7 +86,7 @@ def killed_while_writing(site: Site) -> None:
     site.submit()
     trap = site.trap("encoded", "stop")
     child = site.renderer("a", trap)
-    wait_until(child.stopped, "the commit", 60)
+    wait_until(child.stopped, "the commit", 180)
     site.line("a").s3.rate = 10_000
     with site.recovery.outage(site.progress):
         child.resume()
@@ -135,7 +135,7 @@ def partition(site: Site) -> None:
     site.submit()
     trap = site.trap("encoded", "stop")
     child = site.renderer("a", trap)
-    wait_until(child.stopped, "the commit", 60)
+    wait_until(child.stopped, "the commit", 180)
     struck, since = site.recovery.held_by("a"), time.monotonic()
     line = site.line("a")
     line.redis.hold = line.s3.hold = True

@@ -231,15 +231,15 @@ class Site:
 
     def wait_for_progress(self, images: int = 1) -> None:
         """Until that many images are settled."""
-        wait_until(lambda: self.progress() >= images, f"{images} images", 60)
+        wait_until(lambda: self.progress() >= images, f"{images} images", 180)
 
-    def wait_for_end(self, job: Job | None = None, seconds: float = 120) -> None:
+    def wait_for_end(self, job: Job | None = None, seconds: float = 300) -> None:
         """Until the scheduler has said its last word."""
         wait_until(lambda: self.record(job).state == "closed", "the job to end", seconds)
 
     def wait_for_trap(self, trap: Trap, times: int = 1) -> None:
         """Until a trap was met that often."""
-        wait_until(lambda: trap.struck >= times, f"the trap at {trap.point}", 60)
+        wait_until(lambda: trap.struck >= times, f"the trap at {trap.point}", 180)
 
     # ---- the end ----
 
@@ -259,7 +259,7 @@ class Site:
             child.signal(SIGCONT)
             child.signal(SIGTERM)
         for name, child in self.children.items():
-            code = child.wait(60)
+            code = child.wait()
             if code != 0 and name not in self.expected_dead:
                 wrong.append(f"{name} ended with {code}")
         return wrong

@@ -51,7 +51,7 @@ class Child:
             return False
         return state == "T"
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 180) -> int:
         """Its exit status."""
         assert self.gone.wait(seconds), f"{self.name} ({self.pid}) did not end"
         assert self.code is not None

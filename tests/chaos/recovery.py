@@ -33,7 +33,7 @@ class Recovery:
             tokens = {(one.job_id, one.unit): one.token for one in self.queue.leases()}
             return all(self._gone_on(one, tokens) for one in struck)
 
-        wait_until(gone_on, "the dead one's units to be taken over", 90)
+        wait_until(gone_on, "the dead one's units to be taken over", 180)
         self.seconds.append(time.monotonic() - since)
 
     def _gone_on(self, one: LeaseRecord, tokens: dict[tuple[str, str], str]) -> bool:

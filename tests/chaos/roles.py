@@ -1,6 +1,7 @@
 """What a forked process becomes: a renderer, a scheduler, or somebody who submits a job."""
 
 import functools
+import gc
 import io
 import logging
 import os
@@ -41,6 +42,9 @@ def warm_up() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     LOADED.load_engine = load_engine
     LOADED.engine = load_engine(chaos_catalog().resolve(RECIPE), pick_device(threads=1))
+    # A child's collector would touch, and so copy, everything that was loaded here.
+    gc.collect()
+    gc.freeze()
     # pyarrow's allocator has a thread, and its own provisions for forks.
     names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     ours = [name for name in names if not name.startswith("jemalloc")]
