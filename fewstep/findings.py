@@ -1,7 +1,9 @@
-"""What a check of the doctor's found."""
+"""What a check of the doctor's found, and how a fault of ours becomes one."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from jobs.errors import FewstepError
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -18,3 +20,9 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """Its fields, for JSON."""
         return asdict(self)
+
+
+def fault(name: str, error: FewstepError) -> Finding:
+    """The finding that an error of ours is."""
+    text = f"{error.where}: {error.message}" if error.where else error.message
+    return Finding(name, "fail", text, error.remedy or "")

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from jobs.errors import BadConfiguration, NotFound
+from jobs.errors import BadConfiguration, FewstepError, NotFound, Unreachable
 from jobs.objects import ObjectInfo, PutReply, checked_key, taken
 from jobs.s3_client import (
     BRIEF,
@@ -150,6 +150,33 @@ class Store:
             if not page["IsTruncated"]:
                 return
             more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names of the folders directly under one (`prefix` ends in a slash), in their order."""
+        more: dict[str, Any] = {"Prefix": prefix, "Delimiter": "/", "MaxKeys": _PAGE}
+        while True:
+            page = self._read(
+                prefix, partial(self._client.list_objects_v2, Bucket=self.bucket, **more)
+            )
+            for entry in page.get("CommonPrefixes", ()):
+                yield str(entry["Prefix"]).removeprefix(prefix).rstrip("/")
+            if not page["IsTruncated"]:
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def unfinished_uploads(self, prefix: str) -> tuple[int, ...]:
+        """When uploads in parts that were not completed began (ms since 1970), a thousand at most.
+
+        Nothing where the store cannot list them.
+        """
+        ask = partial(self._client.list_multipart_uploads, Bucket=self.bucket, Prefix=prefix)
+        try:
+            page = self._read(prefix, ask)
+        except FewstepError as error:
+            if isinstance(error, Unreachable | BadConfiguration):
+                raise
+            return ()
+        return tuple(int(one["Initiated"].timestamp() * 1000) for one in page.get("Uploads", ()))
 
     def copy(
         self, source: str, target: str, *, content_type: str, metadata: Mapping[str, str]

@@ -7,6 +7,8 @@ from jobs.states import TERMINAL, JobState
 
 #: How the reason begins where an engine cannot be loaded: waiting alone does not mend that.
 CANNOT_START = "its renderer cannot start"
+#: The reason where engines are loaded and nothing can be read or written.
+STORE_AWAY = "its renderers cannot reach the store"
 #: A scheduler that was silent for longer counts as gone.
 SCHEDULER_AWAY_MS = 30_000
 
@@ -46,6 +48,8 @@ def _engine_reason(
         return f"{CANNOT_START}: {trouble}"[:300]
     if states and states <= {"starting", "loading"}:
         return "loading weights"
+    if "waiting for the store" in states:
+        return STORE_AWAY
     if states:
         return "behind other jobs"
     if scheduler_age_ms is None or scheduler_age_ms > SCHEDULER_AWAY_MS:

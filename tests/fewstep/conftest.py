@@ -9,9 +9,9 @@ import pytest
 from fewstep.local import Stack
 from fewstep.stack_state import STATE_FILE
 from tests.s3_servers import moto_url, rclone_url
-from tests.servers import redis_server
+from tests.servers import redis_server, redis_url
 
-__all__ = ["moto_url", "rclone_url", "redis_server"]
+__all__ = ["moto_url", "rclone_url", "redis_server", "redis_url"]
 
 
 @pytest.fixture(autouse=True)
