@@ -8,7 +8,6 @@ from jobs.errors import BadConfiguration
 from jobs.recipe import Weights
 from workers import tiny
 from workers.depot import Depot
-from workers.s3_weights import from_s3
 from workers.weight_files import check_files, pickled_in
 
 #: What is read of a folder: never pickles, never code.
@@ -35,6 +34,9 @@ def locate(weights: Weights, depot: Depot = _NOWHERE, *, needs_weights: bool = T
     if kind == "hub":
         place = _from_hub(name, weights, depot.hub_access)
     elif kind == "s3":
+        # Engines load where there is no S3 client too (benchmarks/gpu.py).
+        from workers.s3_weights import from_s3
+
         place = from_s3(weights, depot)
     else:
         place = BUILTIN.get(name, Path(name)) if kind == "builtin" else Path(name)
