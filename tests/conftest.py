@@ -12,6 +12,7 @@ pytest_plugins = (
     "tests.s3_servers",
     "tests.api_servers",
     "tests.api_keys",
+    "tests.small_bases",
 )
 
 _CACHE = pytest.StashKey[str]()

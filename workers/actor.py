@@ -45,6 +45,7 @@ class Renderer:
         self._state = "starting"
         self._trouble = ""
         self._device = ""
+        self._load_times = ""
         threading.Thread(target=self._live, name="renderer", daemon=True).start()
 
     def ping(self) -> str:
@@ -65,6 +66,7 @@ class Renderer:
             "node": socket.gethostname(),
             "pid": str(os.getpid()),
             "device": self._device,
+            "load": self._load_times,
             "images": str(loop.images_done if loop else 0),
             "draining": "1" if self._draining.is_set() else "",
         }
@@ -134,6 +136,7 @@ class Renderer:
             self._draining.wait(BROKEN_S)
             return None
         self._device = parts.device
+        self._load_times = parts.load_times.model_dump_json()
         if store is None:
             return None
         return ShardLoop(

@@ -88,7 +88,7 @@ def load_base(recipe: Recipe, files: BaseFiles, **parts: Any) -> Any:
             options["vae"] = _load_vae(files.vae)
         if files.place.is_file() and "unet" not in parts:
             pipeline = kind.from_single_file(
-                files.place, config=str(files.config), torch_dtype=torch.float32, **_single(options)
+                files.place, config=str(files.config), dtype=torch.float32, **_single(options)
             )
         else:
             folder = files.config if parts else files.place
@@ -135,7 +135,7 @@ def _load_vae(folder: Path) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL.from_pretrained(
-        folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.errors import NoCapacity
 from jobs.recipe import Recipe
-from jobs.records import Maker
+from jobs.records import LoadTimes, Maker
 from jobs.settings import Settings
 from workers.depot import Depot
 from workers.leases import LeaseKeeper
@@ -30,6 +30,7 @@ class Parts:
     model_sha256: str
     accelerator_sha256: str
     styles: tuple[str, ...]
+    load_times: LoadTimes
 
     def maker(self, worker: str) -> Maker:
         """Who makes the pictures, for every record."""
@@ -68,6 +69,7 @@ def load_parts(recipe_json: str, settings: Settings, keeper: LeaseKeeper) -> Par
         model_sha256=engine.model_sha256,
         accelerator_sha256=engine.accelerator_sha256,
         styles=engine.styles,
+        load_times=engine.load_times,
     )
 
 
