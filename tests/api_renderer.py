@@ -1,7 +1,9 @@
 """A renderer without a net, for tests: real claims and commits, pictures of one colour."""
 
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from jobs.catalog import load_catalog
 from jobs.commit import commit_unit
@@ -9,6 +11,7 @@ from jobs.estimate import note_timing
 from jobs.finish import facts_of, finish_job
 from jobs.job import Job, image_of
 from jobs.layout import layout_of, parse_unit
+from jobs.queue_values import Lease
 from jobs.records import Picture
 from jobs.specs import read_job
 from jobs.spool import fetch_rows
@@ -27,23 +30,57 @@ def render_shards(
     api: RunningApi, job_id: str, *, shards: int = 64, failed: Sequence[int] = ()
 ) -> int:
     """Claim up to so many units of the job's engine, commit them and say done; how many."""
-    job = job_of(api, job_id)
-    layout = layout_of(job, api.settings.s3_prefix)
-    leases = api.queue.claim(MAKER.worker, uuid.uuid4().hex, job.recipe.engine_key, shards, 60_000)
+    leases = api.queue.claim(
+        MAKER.worker, uuid.uuid4().hex, job_of(api, job_id).recipe.engine_key, shards, 60_000
+    )
     for lease in leases:
         assert lease.job_id == job_id, "another job of the same engine waits"
-        unit = parse_unit(lease.unit, job.shard_images, job.images)
-        pictures = _pictures(api, job, unit.first, unit.stop, failed)
-        commit_unit(api.store, api.queue, job, layout, unit, lease.token, 0, pictures, MAKER, TIMES)
-        lost = sum(1 for picture in pictures if picture.record.status != "ok")
-        assert api.queue.done(job_id, lease.unit, lease.token, failed=lost, device_ms=10) == "ok"
+        _commit(api, lease, failed)
     return len(leases)
+
+
+@contextmanager
+def rendering(api: RunningApi, *, poison: str = "poison") -> Iterator[None]:
+    """Render and finish whatever comes, as long as the block lasts; `poison` prompts fail."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_serve, args=(api, stop, poison), name="renderer")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+
+
+def _serve(api: RunningApi, stop: threading.Event, poison: str) -> None:
+    while not stop.wait(0.02):
+        for waiting in api.queue.backlog():
+            nonce = uuid.uuid4().hex
+            for lease in api.queue.claim(MAKER.worker, nonce, waiting.engine_key, 4, 60_000):
+                _commit(api, lease, (), poison)
+        for job_id in api.queue.finishing():
+            finish_dataset(api, job_id)
+
+
+def _commit(api: RunningApi, lease: Lease, failed: Sequence[int], poison: str = "poison") -> None:
+    job = job_of(api, lease.job_id)
+    layout = layout_of(job, api.settings.s3_prefix)
+    unit = parse_unit(lease.unit, job.shard_images, job.images)
+    pictures = _pictures(api, job, unit.first, unit.stop, failed, poison)
+    commit_unit(api.store, api.queue, job, layout, unit, lease.token, 0, pictures, MAKER, TIMES)
+    lost = sum(1 for picture in pictures if picture.record.status != "ok")
+    assert api.queue.done(job.id, lease.unit, lease.token, failed=lost, device_ms=10) == "ok"
 
 
 def finish_dataset(api: RunningApi, job_id: str) -> None:
     """Do what the scheduler does when all shards are done."""
     job = job_of(api, job_id)
     layout = layout_of(job, api.settings.s3_prefix)
+    record = api.queue.job(job_id)
+    if record is not None and record.state == "cancel":
+        finish_job(api.store, layout, job, facts_of(job, load_catalog()), ended="cancelled")
+        assert api.queue.finish(job_id, "cancelled") == "ok"
+        return
     done = finish_job(api.store, layout, job, facts_of(job, load_catalog()))
     assert done.complete
     assert done.timing is not None
@@ -52,14 +89,16 @@ def finish_dataset(api: RunningApi, job_id: str) -> None:
 
 
 def _pictures(
-    api: RunningApi, job: Job, first: int, stop: int, failed: Sequence[int]
+    api: RunningApi, job: Job, first: int, stop: int, failed: Sequence[int], poison: str
 ) -> list[Picture]:
     rows = fetch_rows(api.store, job, first // job.repeats, -(-stop // job.repeats))
     base = first // job.repeats
-    return [
-        made_picture(job, index, failed=index in failed, row=rows[index // job.repeats - base])
-        for index in range(first, stop)
-    ]
+    found = []
+    for index in range(first, stop):
+        row = rows[index // job.repeats - base]
+        lost = index in failed or poison in row.prompt
+        found.append(made_picture(job, index, failed=lost, row=row))
+    return found
 
 
 def seed_of(api: RunningApi, job_id: str, index: int) -> int:

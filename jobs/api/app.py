@@ -6,7 +6,16 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from jobs.api import routes_items, routes_jobs, routes_retry, routes_submit, routes_system
+from jobs.api import (
+    routes_batches,
+    routes_files,
+    routes_images,
+    routes_items,
+    routes_jobs,
+    routes_retry,
+    routes_submit,
+    routes_system,
+)
 from jobs.api.house import House
 from jobs.api.metrics import Measured
 from jobs.api.openapi import describe
@@ -18,6 +27,17 @@ from jobs.settings import Settings
 ABOUT = """Bulk text-to-image rendering: prompts in, a training-ready dataset in S3 out.
 
 Every error is a problem document (RFC 9457) with `code`, `detail`, `where` and `remedy`."""
+
+_PARTS = (
+    routes_submit,
+    routes_jobs,
+    routes_retry,
+    routes_items,
+    routes_files,
+    routes_batches,
+    routes_images,
+    routes_system,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -42,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="fewstep", version="1", description=ABOUT, lifespan=lifespan)
     app.state.house = house
     app.state.fan = fan
-    for part in (routes_submit, routes_jobs, routes_retry, routes_items, routes_system):
+    for part in _PARTS:
         app.include_router(part.router)
     app.include_router(routes_system.probes)
     add_problem_handlers(app)

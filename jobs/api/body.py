@@ -70,6 +70,36 @@ async def read_form(request: Request) -> AsyncIterator[tuple[str, PromptFile]]:
         yield _form_parts(form)
 
 
+@asynccontextmanager
+async def read_upload(request: Request, limit: int) -> AsyncIterator[tuple[str, BinaryIO]]:
+    """Name and content of the `file` part of OpenAI's upload form, whose `purpose` is `batch`.
+
+    The file is deleted on the way out. Raises as `read_object` does.
+    """
+    _plain(request)
+    if not is_form(request):
+        raise _wrong_type("multipart/form-data")
+    parser = MultiPartParser(
+        request.headers, _limited(request, limit), max_files=1, max_fields=1, max_part_size=1_000
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refused(400, "bad_form", error.message[:200], where="body") from error
+    async with _closing(form):
+        file, purpose = form.get("file"), form.get("purpose")
+        if purpose != "batch":
+            raise InvalidInput("the purpose is not batch", where="purpose", remedy="send batch")
+        if not isinstance(file, UploadFile):
+            raise InvalidInput("the file is missing", where="file", remedy="send a part named file")
+        yield printable(file.filename or "")[-200:] or "input.jsonl", file.file
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal or a header would act on."""
+    return "".join(letter for letter in text if letter.isprintable())
+
+
 def is_form(request: Request) -> bool:
     """Whether the body says that it is a multipart form."""
     return _media_type(request) == "multipart/form-data"

@@ -9,12 +9,12 @@ from fastapi import Depends, Request
 from jobs.allowance import Allowance
 from jobs.api.body import UPLOAD_MAX
 from jobs.api.key_ring import KeyRing
-from jobs.api.links import LinkSigner
 from jobs.api.metrics import Metrics
 from jobs.catalog import load_catalog
 from jobs.events import EventFeed
 from jobs.key_store import KeyStore
 from jobs.layout import segment
+from jobs.links import LinkSigner
 from jobs.pictures import Pictures
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.references import References

@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 #: No text of a reply is longer than this, so that nothing large or hostile is echoed.
 ECHO_MAX = 200
+#: Routes whose errors are in OpenAI's form.
+OPENAI_PATHS = ("/v1/files", "/v1/batches", "/v1/images")
+_KEPT = ("retry-after", "www-authenticate")
+
 #: What a client that was refused for lack of room should wait, in seconds.
 RETRY_AFTER_S = 5
 
@@ -118,25 +122,53 @@ def problem(
     )
 
 
+def _reply(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    where: str | None = None,
+    remedy: str | None = None,
+    retry_after_s: int | None = None,
+) -> Response:
+    """The error in the form that the route's clients read."""
+    reply = problem(status, code, detail, where, remedy, retry_after_s)
+    if not request.url.path.startswith(OPENAI_PATHS):
+        return reply
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    message = f"{_clipped(detail)} ({_clipped(remedy)})" if remedy else _clipped(detail)
+    error = {
+        "message": message,
+        "type": "rate_limit_error" if status == 429 else kind,
+        "param": _clipped(where) if where else None,
+        "code": code,
+    }
+    headers = {name: reply.headers[name] for name in _KEPT if name in reply.headers}
+    body = json.dumps({"error": error})
+    return Response(body, status, headers=headers, media_type="application/json")
+
+
 async def _on_fewstep_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FewstepError)
     if error.http_status >= 500 and not isinstance(error, Unreachable | NoCapacity):
         log.error("%s %s: %s", request.method, request.url.path, error)
     wait = getattr(error, "retry_after_s", None)
-    return problem(error.http_status, error.code, error.message, error.where, error.remedy, wait)
+    return _reply(
+        request, error.http_status, error.code, error.message, error.where, error.remedy, wait
+    )
 
 
 async def _on_request_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     code, field, message = _first(error.errors())
-    return problem(422, code, message, field, _remedy(code))
+    return _reply(request, 422, code, message, field, _remedy(code))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).name.lower()
     remedy = "the routes are listed under /docs" if error.status_code == 404 else None
-    reply = problem(error.status_code, code, str(error.detail), request.url.path, remedy)
+    reply = _reply(request, error.status_code, code, str(error.detail), request.url.path, remedy)
     reply.headers.update(error.headers or {})
     return reply
 
@@ -148,7 +180,7 @@ async def _on_hang_up(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, "internal", "something went wrong in the API; its log says what")
+    return _reply(request, 500, "internal", "something went wrong in the API; its log says what")
 
 
 def _first(errors: Any) -> tuple[str, str, str]:

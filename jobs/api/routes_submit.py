@@ -1,7 +1,6 @@
 """The route that accepts jobs: prompts in the body, or a prompt file in a multipart form."""
 
 import json
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from jobs.errors import InvalidInput, TooLarge
 from jobs.estimate import estimate_of
 from jobs.job import DryRun, Estimate, JobRequest, Submission
 from jobs.rows import Row, read_inline, read_rows
-from jobs.submit import dry_run_job, submit_job
+from jobs.submit import dry_run_job
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -154,19 +153,7 @@ def _submit(
         recipe, hour = services.catalog.resolve(job.recipe), services.settings.device_hour_price
         estimate = estimate_of(services.queue, recipe, found.images, hour)
         return DryRun(**found.model_dump(), estimate=estimate)
-    return submit_job(
-        services.store,
-        services.queue,
-        services.catalog,
-        prefix=services.settings.s3_prefix,
-        tenant=services.tenant,
-        request=job,
-        rows=rows,
-        idempotency_key=key,
-        now_ms=time.time_ns() // 1_000_000,
-        quota=services.visitor.quota,
-        allowance=services.allowance,
-    )
+    return services.submit(job, rows, key)
 
 
 def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterator[Row]]:

@@ -1,17 +1,21 @@
 """What a route stands on: the house's catalog, queue and store, and the views of who asks."""
 
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends
 
-from jobs.allowance import Allowance
 from jobs.api.house import House, UsesHouse
 from jobs.api.visitor import UsesVisitor, Visitor
 from jobs.catalog import Catalog
+from jobs.job import JobRequest, Submission
+from jobs.rows import Row
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
+from jobs.submit import submit_job
 from jobs.views import JobViews
 
 
@@ -48,14 +52,25 @@ class Services:
         return self.house.store
 
     @property
-    def allowance(self) -> Allowance:
-        """Counts what tenants use."""
-        return self.house.allowance
-
-    @property
     def views(self) -> JobViews:
         """Views of this tenant's jobs."""
         return self.house.views_of(self.tenant)
+
+    def submit(self, request: JobRequest, rows: Iterable[Row], key: str) -> Submission:
+        """Accept a job of this tenant's, within its quota; raises what `submit_job` does."""
+        return submit_job(
+            self.store,
+            self.queue,
+            self.catalog,
+            prefix=self.settings.s3_prefix,
+            tenant=self.tenant,
+            request=request,
+            rows=rows,
+            idempotency_key=key,
+            now_ms=time.time_ns() // 1_000_000,
+            quota=self.visitor.quota,
+            allowance=self.house.allowance,
+        )
 
 
 def services_of(house: UsesHouse, visitor: UsesVisitor) -> Services:

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from jobs.api.links import LinkSigner
 from jobs.errors import Forbidden
 from jobs.layout import layout_of
+from jobs.links import LinkSigner
 from jobs.pictures import Pictures
 from tests.api_calls import submit
 from tests.api_keys import KeyedApi

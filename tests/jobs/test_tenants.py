@@ -1,5 +1,6 @@
 """Two tenants tried against each other on every route, and what a key may and may not do."""
 
+import json
 from typing import Any
 
 import httpx
@@ -15,10 +16,27 @@ from tests.api_keys import KeyedApi
 OPEN = {"/healthz", "/readyz"}
 #: Routes for operators alone.
 ADMIN = {"/v1/cluster", "/metrics"}
+#: Ids in paths, of what never was.
+NEVER = {
+    "job_id": "a" * 26,
+    "image": "0",
+    "file_id": f"file-{'a' * 24}",
+    "batch_id": f"batch_{'a' * 24}",
+}
 #: What each route that reads a body is sent.
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/jobs": {"json": BODY},
     "/v1/jobs/{job_id}": {"json": {"priority": 9}},
+    "/v1/files": {"files": {"file": ("a.jsonl", b"{}"), "purpose": (None, "batch")}},
+    "/v1/batches": {
+        "json": {
+            "input_file_id": NEVER["file_id"],
+            "endpoint": "/v1/images/generations",
+            "completion_window": "24h",
+        }
+    },
+    # Refused before any job is made, so that nobody waits for a picture.
+    "/v1/images/generations": {"json": {"prompt": "a", "model": "none-such"}},
 }
 
 
@@ -41,39 +59,71 @@ def call(http: httpx.Client, method: str, path: str, names: dict[str, str]) -> h
     return reply
 
 
+def code_of(reply: httpx.Response) -> str:
+    """The error's code, in our form or in OpenAI's."""
+    body = reply.json()
+    return str(body.get("error", body)["code"])
+
+
 def test_no_route_opens_without_a_key(keyed: KeyedApi) -> None:
-    names = {"job_id": "a" * 26, "image": "0"}
     with keyed.visit("") as http:
         for method, path in operations(keyed):
-            reply = call(http, method, path, names)
+            reply = call(http, method, path, NEVER)
             if path in OPEN:
                 assert reply.status_code == 200, path
             else:
-                assert (reply.status_code, reply.json()["code"]) == (401, "unauthorized"), path
+                assert (reply.status_code, code_of(reply)) == (401, "unauthorized"), path
                 assert reply.headers["www-authenticate"] == "Bearer"
+
+
+def openai_names(http: httpx.Client) -> dict[str, str]:
+    """A file and a batch of a tenant's own, by the names of their path parameters."""
+    line = {
+        "custom_id": "one",
+        "method": "POST",
+        "url": "/v1/images/generations",
+        "body": {"model": "tiny", "prompt": "a"},
+    }
+    form = {"file": ("a.jsonl", json.dumps(line).encode()), "purpose": (None, "batch")}
+    file_id = http.post("/v1/files", files=form).json()["id"]
+    asked = {
+        "input_file_id": file_id,
+        "endpoint": "/v1/images/generations",
+        "completion_window": "24h",
+    }
+    batch = http.post("/v1/batches", json=asked).json()
+    assert batch["status"] == "in_progress", batch
+    return {"file_id": file_id, "batch_id": batch["id"]}
 
 
 def test_no_tenant_reaches_anothers_job_on_any_route(keyed: KeyedApi) -> None:
     ann, bob = keyed.make("ann"), keyed.make("bob")
     with keyed.visit(ann) as hers, keyed.visit(bob) as his:
         mine = hers.post("/v1/jobs", json=BODY).json()["id"]
+        owned = NEVER | {"job_id": mine} | openai_names(hers)
         before = hers.get(f"/v1/jobs/{mine}").json()
         tried = 0
         for method, path in operations(keyed):
             if "{" not in path:
                 continue
-            strange = call(his, method, path, {"job_id": mine, "image": "0"})
-            never = call(his, method, path, {"job_id": "a" * 26, "image": "0"})
+            strange = call(his, method, path, owned)
+            never = call(his, method, path, NEVER)
             assert strange.status_code == 404, f"{method} {path}: {strange.text}"
             # Nothing tells a job of somebody else's from one that never was.
-            assert strange.text.replace(mine, "a" * 26) == never.text, path
+            text = strange.text
+            for name, value in owned.items():
+                text = text.replace(value, NEVER[name]) if name != "image" else text
+            assert text == never.text, path
             tried += 1
         after = hers.get(f"/v1/jobs/{mine}").json()
 
-        assert tried >= 8
+        assert tried >= 15
         assert after == before
         assert his.get("/v1/jobs").json()["jobs"] == []
-        assert [job["id"] for job in hers.get("/v1/jobs").json()["jobs"]] == [mine]
+        assert his.get("/v1/files").json()["data"] == his.get("/v1/batches").json()["data"] == []
+        assert hers.get(f"/v1/files/{owned['file_id']}").status_code == 200
+        assert hers.get(f"/v1/batches/{owned['batch_id']}").json()["status"] == "in_progress"
+        assert mine in [job["id"] for job in hers.get("/v1/jobs").json()["jobs"]]
 
 
 def test_the_same_idempotency_key_of_two_tenants_is_two_jobs(keyed: KeyedApi) -> None:
@@ -92,7 +142,7 @@ def test_a_key_does_what_its_scopes_say(keyed: KeyedApi) -> None:
     reader, writer = keyed.make("ann", ("read",)), keyed.make("ann", ("submit",))
     admin = keyed.make("ann", ("admin",))
     with keyed.visit(reader) as reads, keyed.visit(writer) as writes, keyed.visit(admin) as rules:
-        names = {"job_id": rules.post("/v1/jobs", json=BODY).json()["id"], "image": "0"}
+        names = NEVER | {"job_id": rules.post("/v1/jobs", json=BODY).json()["id"]}
         for method, path in operations(keyed):
             if path in OPEN:
                 continue

@@ -22,9 +22,9 @@ class LinkSigner:
             store.put(key, secrets.token_bytes(32), if_absent=True)
         self._secret = store.get(key)
 
-    def link(self, tenant: str, job_id: str, image: int) -> str:
-        """The path and query that show a picture."""
-        until = int(time.time()) + LINK_S
+    def link(self, tenant: str, job_id: str, image: int, seconds: int = LINK_S) -> str:
+        """The path and query that show a picture for so long."""
+        until = int(time.time()) + seconds
         query = urlencode(
             {"of": tenant, "until": until, "seal": self._seal(tenant, job_id, image, until)}
         )

@@ -1,0 +1,1 @@
+"""OpenAI's files, batches and images over our own queue: its forms in, its forms out."""
