@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(with_job_options(submit))
     app.command("jobs")(list_jobs)
-    for command in (show, watch, cancel, pause, resume, failed, fetch):
+    for command in (show, watch, cancel, pause, resume, priority, failed, fetch):
         app.command()(command)
     app.command("retry-failed")(retry_failed)
 
@@ -78,9 +78,26 @@ def watch(job_id: JobId, *, json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def cancel(job_id: JobId, *, json: AsJson = False) -> None:
-    """Stop a job for good; what was committed stays."""
-    _ask(lambda client: client.cancel(job_id), json=json)
+def cancel(
+    job_id: JobId,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete what was committed too.")
+    ] = False,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Stop a job for good; what was committed stays, unless it is to be deleted."""
+    _ask(lambda client: client.cancel(job_id, delete=delete), json=json)
+
+
+def priority(
+    job_id: JobId,
+    number: Annotated[int, typer.Argument(metavar="N", help="0 to 9; 9 is served first.")],
+    *,
+    json: AsJson = False,
+) -> None:
+    """Serve a job earlier or later, from the next shard on."""
+    _ask(lambda client: client.set_priority(job_id, number), json=json)
 
 
 def pause(job_id: JobId, *, json: AsJson = False) -> None:

@@ -104,9 +104,10 @@ class Client:
         """The job as it is now."""
         return view_of(self._wire.call("GET", f"/v1/jobs/{job_id}"))
 
-    def cancel(self, job_id: str) -> JobView:
-        """Stop a job for good; what was committed stays."""
-        return view_of(self._wire.call("POST", f"/v1/jobs/{job_id}/cancel"))
+    def cancel(self, job_id: str, *, delete: bool = False) -> JobView:
+        """Stop a job for good; what was committed stays, or is deleted."""
+        params = {"shards": "delete"} if delete else {}
+        return view_of(self._wire.call("POST", f"/v1/jobs/{job_id}/cancel", params=params))
 
     def pause(self, job_id: str) -> JobView:
         """Start no new shard of the job until it is resumed."""

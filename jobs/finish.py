@@ -9,6 +9,7 @@ from jobs.card import dataset_card
 from jobs.catalog import Catalog
 from jobs.contact_sheet import contact_sheet, first_pictures
 from jobs.dataset_index import DatasetIndex, index_of
+from jobs.discard import remove_remains
 from jobs.gathering import Gathered, gather
 from jobs.job import Job
 from jobs.layout import JobLayout
@@ -99,7 +100,7 @@ def finish_job(
     own, *others = found.rounds
     timing = timing_of(job, own, facts.retries, later=others, failed=quarantine.rows)
     _write_about(store, layout, job, index, timing, found, facts, ended)
-    store.delete_prefix(f"{layout.scratch}staged/")
+    remove_remains(store, layout)
     return _summary(index, found, quarantine, timing)
 
 

@@ -145,6 +145,10 @@ class JobLayout(Frozen):
         """How a later round ended."""
         return f"{self.root}rounds/{number:04d}_ended.json"
 
+    def control(self, number: int, what: str) -> str:
+        """What a job (0) or a later round of it was told: its `state` or its `priority`."""
+        return f"{self.scratch}control/{number:04d}-{what}.json"
+
     def round_pages(self, number: int, kind: str) -> str:
         """The folder of the pages that list a later round's images."""
         return f"{self.scratch}rounds/{number:04d}-{kind}/"

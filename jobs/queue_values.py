@@ -178,6 +178,8 @@ class QueueJob:
     reason: str = ""
     #: Of a closed job: the number of its latest later round, 0: none.
     round: int = 0
+    #: Of a cancelled job: what is done of it is to be deleted.
+    discard: bool = False
 
     @property
     def images_waiting(self) -> int:

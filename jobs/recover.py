@@ -1,8 +1,9 @@
 """Rebuilding the queue from the store, after Redis has lost its memory."""
 
-import re
 from collections.abc import Iterator
+from typing import Literal
 
+from jobs.control import read_course, read_rank
 from jobs.key_store import KeyStore
 from jobs.keys import Quota
 from jobs.layout import JobLayout
@@ -10,9 +11,8 @@ from jobs.manifest import Manifest
 from jobs.queue_values import DoneUnit
 from jobs.rounds import Accepted, order_of_accepted, read_accepted, rounds_of
 from jobs.shard_queue import ShardQueue
+from jobs.specs import job_folders
 from jobs.store import Store
-
-_JOB = re.compile(r"/(?P<tenant>[a-z0-9-]+)/(?P<job>[a-z2-7]{26})/job\.json$")
 
 
 def recover_jobs(store: Store, queue: ShardQueue, prefix: str) -> Iterator[str]:
@@ -20,15 +20,14 @@ def recover_jobs(store: Store, queue: ShardQueue, prefix: str) -> Iterator[str]:
 
     Units with a manifest count as done; the others are rendered, those that were in flight once
     more, onto the same names. Yields each job's id as it is back. May be repeated, and may run
-    while the queue is in use. Reads the whole prefix: minutes for millions of shards.
+    while the queue is in use. Asks the store three times for each job, and for the manifests of
+    those that have not ended.
     """
     quotas = KeyStore(store, prefix).quotas()
-    for found in store.list(f"{prefix}/"):
-        match = _JOB.search(found.key)
-        if match is None or found.key.startswith(f"{prefix}/_scratch/"):
-            continue
-        layout = JobLayout(prefix=prefix, tenant=match["tenant"], job_id=match["job"])
-        yield from _recover_job(store, queue, layout, quotas.get(layout.tenant))
+    for tenant, job_id in job_folders(store, f"{prefix}/"):
+        layout = JobLayout(prefix=prefix, tenant=tenant, job_id=job_id)
+        if store.head(layout.job) is not None:
+            yield from _recover_job(store, queue, layout, quotas.get(tenant))
 
 
 def _recover_job(
@@ -52,13 +51,21 @@ def _ended(store: Store, layout: JobLayout) -> bool:
 def _recover(
     store: Store, queue: ShardQueue, layout: JobLayout, queue_id: str, quota: Quota | None
 ) -> bool:
-    known = queue.job(queue_id)
-    if known is not None and not known.restoring:
+    known, course = queue.job(queue_id), read_course(store, layout, queue_id)
+    if course.state == "refused":
         return False
-    accepted = read_accepted(store, layout.prefix, layout.tenant, queue_id)
-    queue.submit(order_of_accepted(accepted, quota), restoring=True)
-    queue.restore(queue_id, list(_done_units(store, accepted, layout)))
-    return True
+    if known is None or known.restoring:
+        accepted = read_accepted(store, layout.prefix, layout.tenant, queue_id)
+        queue.submit(order_of_accepted(accepted, quota), restoring=True)
+        later = read_rank(store, layout, queue_id)
+        if later is not None:
+            queue.set_priority(queue_id, later)
+        then: Literal["run", "pause"] = "pause" if course.state == "pause" else "run"
+        queue.restore(queue_id, list(_done_units(store, accepted, layout)), then=then)
+    if course.state == "cancel":
+        # Also where the queue went back to before it was told.
+        queue.state(queue_id, "cancel", discard=course.discard)
+    return known is None or known.restoring
 
 
 def _done_units(store: Store, accepted: Accepted, layout: JobLayout) -> Iterator[DoneUnit]:

@@ -49,6 +49,8 @@ class Ended(Frozen):
     started_ms: int | None = None
     finished_ms: int | None = None
     images_per_second: float | None = None
+    #: Whether what was done was deleted with it.
+    deleted: bool = False
 
 
 def results_of(store: Store, layout: JobLayout, *, first: int = 0, limit: int = 1_000) -> Results:

@@ -11,6 +11,7 @@ from jobs.job import PAGE_ROWS, Job, Submission, image_of
 from jobs.keys import Quota
 from jobs.layout import JobLayout, layout_of
 from jobs.quarantine import FailedRow, quarantine_rows
+from jobs.results import outcome_of
 from jobs.rounds import (
     Accepted,
     Again,
@@ -136,6 +137,12 @@ def _check_ended(store: Store, layout: JobLayout, job: Job) -> None:
             "the job has not ended",
             where=job.id,
             remedy="wait for its end (`fewstep watch`), or cancel it first",
+        )
+    if outcome_of(store, layout).deleted:
+        raise Conflict(
+            "the job was deleted with its prompts",
+            where=job.id,
+            remedy="submit the prompts again as a new job",
         )
 
 

@@ -152,10 +152,13 @@ function ops.fail() -- job unit token release|crash reason progress
   return release(j, u, why)
 end
 
-function ops.state() -- job run|pause|cancel -> the state it is in now
-  local j, wanted = ARGV[3], ARGV[4]
+function ops.state() -- job run|pause|cancel discard ('1': what is done too) -> the state it is in now
+  local j, wanted, discard = ARGV[3], ARGV[4], ARGV[5]
   local f = get(j, 'state', 'restoring', 'units')
   if not f[1] then return 'unknown' end
+  -- Not once it is being closed: then whoever closes it keeps what is done.
+  local open = live(f[1]) or f[1] == 'cancel' and not call('ZSCORE', P .. 'finishing', j)
+  if discard == '1' and wanted == 'cancel' and open then call('HSET', job_key(j), 'discard', 1) end
   if f[1] == wanted or not live(f[1]) then return f[1] end
   if f[2] == '1' and wanted ~= 'cancel' then return f[1] end
   if wanted == 'cancel' then

@@ -98,12 +98,13 @@ class ShardQueue(QueueViews, QueuePresence, QueueSpeeds):
         )
         return SubmitReply(outcome, job_id)
 
-    def state(self, job_id: str, wanted: WantedState) -> str:
+    def state(self, job_id: str, wanted: WantedState, *, discard: bool = False) -> str:
         """Let a job run, pause it or cancel it; the state it is in now, or "unknown".
 
-        Cancelling is final. Renderers learn of it when they renew, and give their units up.
+        Cancelling is final; `discard`: what is done of it is not kept. Renderers learn of it
+        when they renew, and give their units up.
         """
-        return cast(str, self._op("state", job_id, wanted))
+        return cast(str, self._op("state", job_id, wanted, int(discard)))
 
     def set_priority(self, job_id: str, priority: int) -> bool:
         """Serve the job with this priority from now on; False if there is no such job."""

@@ -1,6 +1,7 @@
 """Reading an accepted job back from the store."""
 
 import re
+from collections.abc import Iterator
 
 from pydantic import ValidationError
 
@@ -10,6 +11,22 @@ from jobs.layout import JobLayout
 from jobs.store import Store
 
 _ROUND = re.compile(r"-r(\d{1,4})")
+
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_JOB = re.compile(r"[a-z2-7]{26}")
+
+
+def job_folders(store: Store, root: str) -> Iterator[tuple[str, str]]:
+    """Tenant and id of every job that has a folder under `root` (which ends in a slash).
+
+    One request for each tenant and thousand jobs, however many shards they have.
+    """
+    for tenant in store.folders(root):
+        if _TENANT.fullmatch(tenant):
+            for job_id in store.folders(f"{root}{tenant}/"):
+                if _JOB.fullmatch(job_id):
+                    yield tenant, job_id
 
 
 def dataset_id(queue_id: str) -> str:

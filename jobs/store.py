@@ -22,7 +22,7 @@ from jobs.s3_client import (
 )
 from jobs.settings import Settings
 from jobs.store_check import check_bucket, honours_absent
-from jobs.upload import Upload
+from jobs.upload import Upload, abort_uploads
 
 #: What an object is said to hold where its writer says nothing.
 BINARY = "application/octet-stream"
@@ -212,6 +212,11 @@ class Store:
                     where=self._where(error.get("Key", "")),
                     remedy="these keys need the right to delete",
                 )
+
+    def abort_uploads(self, prefix: str, *, before_ms: int | None = None) -> int:
+        """End uploads in parts under a folder that were begun before then; how many they were."""
+        end = partial(abort_uploads, self._client, self.bucket, prefix, before_ms)
+        return self._patience.ask(end, self._where(prefix))
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete every object under a folder (`prefix` ends in a slash); how many they were."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from jobs.allowance import Allowance
 from jobs.catalog import Catalog
+from jobs.control import Course, forget_course, write_course
 from jobs.draft import RowTally, draft_job, order_of
 from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, QuotaExceeded
 from jobs.job import Job, JobRequest, Submission, job_id
@@ -61,7 +62,15 @@ def submit_job(
         # It ended so long ago that the queue has forgotten it.
         if not known and any(store.head(key) for key in (layout.success, layout.outcome)):
             return _submission(accepted, created=False)
-    return _queued(queue, accepted, quota)
+    try:
+        done = _queued(queue, accepted, quota)
+    except (NoCapacity, QuotaExceeded):
+        # A queue that is rebuilt from the store must not take in what was refused here.
+        write_course(store, layout, accepted.id, Course(state="refused"))
+        raise
+    if done.created and accepted.rows.prefix != folder:
+        forget_course(store, layout, accepted.id)
+    return done
 
 
 def dry_run_job(

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
-from jobs.s3_client import S3Client
+from jobs.s3_client import S3Client, code_of, is_lost, status_of
 
 #: Objects beyond this are written in parts.
 THRESHOLD = 64 << 20
@@ -71,3 +71,28 @@ def _abort(client: S3Client, target: dict[str, Any]) -> None:
     except ClientError:
         # Gone already, or for the bucket's lifecycle rule to remove; the first error matters.
         return
+
+
+def abort_uploads(client: S3Client, bucket: str, prefix: str, before_ms: int | None) -> int:
+    """End every upload in parts under `prefix`, or those begun before then; how many they were.
+
+    Raises the client's errors; none where the store knows no uploads in parts.
+    """
+    ended, more = 0, dict[str, str]()
+    while True:
+        try:
+            page = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix, **more)
+        except ClientError as error:
+            # rclone has no such upload where there is none at all.
+            if is_lost(error) or status_of(error) == 501 or code_of(error) == "NotImplemented":
+                return ended
+            raise
+        for entry in page.get("Uploads", ()):
+            begun = int(entry["Initiated"].timestamp() * 1000)
+            if before_ms is None or begun < before_ms:
+                target = {"Bucket": bucket, "Key": entry["Key"], "UploadId": entry["UploadId"]}
+                _abort(client, target)
+                ended += 1
+        if not page.get("IsTruncated"):
+            return ended
+        more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}

@@ -5,12 +5,14 @@ import logging
 from redis import RedisError
 
 from jobs.catalog import Catalog
+from jobs.discard import discard_job
 from jobs.errors import DamagedJob, FewstepError, NotFound
 from jobs.estimate import note_timing
-from jobs.finish import Finished, facts_of, finish_job
+from jobs.finish import Facts, Finished, facts_of, finish_job
 from jobs.given_up import commit_given_up
 from jobs.job import Job
 from jobs.layout import JobLayout, layout_of
+from jobs.orphans import adopt_orphans
 from jobs.queue_values import Outcome, QueueJob
 from jobs.results import Ended, write_outcome
 from jobs.rounds import read_accepted
@@ -52,27 +54,38 @@ def _finish(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str, job_
     except (NotFound, DamagedJob) as error:
         _close(queue, store, layout, record, "failed", str(error), None)
         return True
-    job, layout = accepted.job, layout_of(accepted.job, prefix)
-    commit_given_up(store, accepted, layout, queue.pieces(job_id).dead, record.max_attempts)
-    if accepted.again is not None:
-        finish_round(queue, store, layout, facts_of(job, catalog), job, accepted.again, record)
+    layout = layout_of(accepted.job, prefix)
+    if record.state == "cancel" and record.discard and accepted.again is None:
+        _delete(queue, store, layout, record)
         return True
-    outcome, reason, result = _dataset(store, layout, job, record, catalog)
-    if outcome == "done":
-        queue.finish(job_id, "done")
-        if result.timing is not None:
-            note_timing(queue, job.recipe, result.timing)
-        log.info("finished job=%s images=%s failed=%s", job_id, result.images, result.failed)
+    commit_given_up(store, accepted, layout, queue.pieces(job_id).dead, record.max_attempts)
+    if record.state in ("cancel", "stop"):
+        adopt_orphans(store, queue, accepted, layout, job_id)
+    facts = facts_of(accepted.job, catalog)
+    if accepted.again is not None:
+        finish_round(queue, store, layout, facts, accepted.job, accepted.again, record)
     else:
-        _close(queue, store, layout, record, outcome, reason, result)
+        _finish_job(queue, store, layout, facts, accepted.job, record)
     return True
 
 
+def _finish_job(
+    queue: ShardQueue, store: Store, layout: JobLayout, facts: Facts, job: Job, record: QueueJob
+) -> None:
+    outcome, reason, result = _dataset(store, layout, job, record, facts)
+    if outcome != "done":
+        _close(queue, store, layout, record, outcome, reason, result)
+        return
+    queue.finish(job.id, "done")
+    if result.timing is not None:
+        note_timing(queue, job.recipe, result.timing)
+    log.info("finished job=%s images=%s failed=%s", job.id, result.images, result.failed)
+
+
 def _dataset(
-    store: Store, layout: JobLayout, job: Job, record: QueueJob, catalog: Catalog
+    store: Store, layout: JobLayout, job: Job, record: QueueJob, facts: Facts
 ) -> tuple[Outcome, str, Finished]:
     """Write the dataset's last files; how the job ended, why, and what there is of it."""
-    facts = facts_of(job, catalog)
     if record.state == "cancel":
         return "cancelled", _CANCELLED, finish_job(store, layout, job, facts, ended=_CANCELLED)
     if record.state == "stop":
@@ -85,6 +98,19 @@ def _dataset(
     missing = ", ".join(f"{first}-{stop - 1}" for first, stop in result.missing[:20])
     reason = f"these images are in no shard: {missing}"
     return "failed", reason, finish_job(store, layout, job, facts, ended=reason)
+
+
+def _delete(queue: ShardQueue, store: Store, layout: JobLayout, record: QueueJob) -> None:
+    """Delete what was done of a cancelled job. First its end is written down: it must not come
+    back where this is cut short."""
+    reason = f"{_CANCELLED}, and what was done was deleted"
+    ended = Ended(
+        state=JobState.CANCELLED, reason=reason, started_ms=record.first_claim_ms, deleted=True
+    )
+    write_outcome(store, layout, ended)
+    discard_job(store, layout)
+    queue.finish(record.job_id, "cancelled", reason, counts=(0, 0))
+    log.info("deleted job=%s", record.job_id)
 
 
 def _close(

@@ -2,6 +2,7 @@
 
 import logging
 
+from jobs.discard import discard_round
 from jobs.finish import Facts, Finished, finish_job
 from jobs.job import Job
 from jobs.layout import JobLayout
@@ -33,6 +34,8 @@ def finish_round(
     A job whose images are all accounted for by now, and few enough of them failed, is done,
     however it had ended. May be repeated.
     """
+    if record.state == "cancel" and record.discard:
+        discard_round(store, layout, again)
     before = outcome_of(store, layout)
     ended = "" if before.state == JobState.DONE else before.reason or before.state
     later = [one for one in rounds_of(store, layout) if one.number <= again.number]

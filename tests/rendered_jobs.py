@@ -37,7 +37,7 @@ class Workshop:
     store: Store
     broken: set[int] = field(default_factory=set)
 
-    def submit(self, rows: Iterable[Row], **request: Any) -> Job:
+    def submit(self, rows: Iterable[Row], *, key: str = "", **request: Any) -> Job:
         """Submit; the accepted job."""
         done = submit_job(
             self.store,
@@ -47,7 +47,7 @@ class Workshop:
             tenant=TENANT,
             request=JobRequest(**{"seed": 7} | request),
             rows=rows,
-            idempotency_key=uuid.uuid4().hex,
+            idempotency_key=key or uuid.uuid4().hex,
             now_ms=1_700_000_000_000,
         )
         return read_job(self.store, PREFIX, TENANT, done.id)

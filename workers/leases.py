@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 #: A renderer stops its own work this long before others may start it.
 FENCE_MARGIN_MS = 5_000
+#: How often a renderer looks whether a job was paused or cancelled: about once a batch. Renewing so
+#: often would be as right, and a write for each lease.
+LOOK_S = 1.0
+_VERDICTS = {"run": "ok", "pause": "pause"}
 #: Without a sampler step, a picture or an upload for this long, leases are no longer renewed.
 STALL_S = 120.0
 #: An upload may take this long (the store's client tries for ten minutes).
@@ -173,5 +177,28 @@ class LeaseKeeper:
             except (FewstepError, RedisError) as error:
                 # The next beat tries again; meanwhile each lease has its own deadline.
                 log.warning("renew_failed worker=%s error=%s", self.worker, error)
-            if self._stop.wait(self.renew_ms / 1e3):
+            if self._wait():
                 return
+
+    def _wait(self) -> bool:
+        """Wait for the next beat, less where a job was paused or cancelled; whether to end."""
+        looks = max(1, round(self.renew_ms / 1e3 / LOOK_S))
+        for _ in range(looks):
+            if self._stop.wait(self.renew_ms / 1e3 / looks):
+                return True
+            if self._told():
+                return False
+        return False
+
+    def _told(self) -> bool:
+        """Whether a job of ours is in another state than at the last renewal."""
+        held = [one for one in self.held() if one.verdict in ("ok", "pause")]
+        if not held:
+            return False
+        try:
+            states = self.queue.states([one.lease.job_id for one in held])
+        except (FewstepError, RedisError):
+            # The next renewal says what there is to say about it.
+            return False
+        pairs = zip(held, states, strict=True)
+        return any(one.verdict != _VERDICTS.get(state, "cancel") for one, state in pairs)

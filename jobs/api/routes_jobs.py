@@ -1,6 +1,6 @@
 """Routes of jobs that exist: list, show, follow, fetch, and change their course."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -11,6 +11,7 @@ from jobs.api.body import read_object
 from jobs.api.problems import raise_invalid, responses
 from jobs.api.services import Services, UsesServices
 from jobs.api.sse import KEEP_ALIVE_S, EventFan
+from jobs.control import rank, steer
 from jobs.errors import Conflict
 from jobs.events import checked_cursor
 from jobs.failed import FailedPage, failed_page
@@ -155,14 +156,24 @@ def job_timing(job_id: JobId, services: UsesServices) -> Timing:
 
 
 @router.post("/jobs/{job_id}/cancel", summary="Cancel", responses=responses(404, 409, 422, 503))
-def cancel_job(job_id: JobId, services: UsesServices) -> JobView:
-    """End the job for good. Shards that are being rendered are dropped, committed ones stay."""
-    return _steered(services, job_id, "cancel")
+def cancel_job(
+    job_id: JobId,
+    services: UsesServices,
+    shards: Annotated[
+        Literal["keep", "delete"], Query(description="What becomes of those that are committed")
+    ] = "keep",
+) -> JobView:
+    """End the job for good. Running shards stop at their next batch.
+
+    Committed ones stay, with an index that says that they are not all; or they are deleted, with
+    everything of the job but its settings.
+    """
+    return _steered(services, job_id, "cancel", discard=shards == "delete")
 
 
 @router.post("/jobs/{job_id}/pause", summary="Pause", responses=responses(404, 409, 422, 503))
 def pause_job(job_id: JobId, services: UsesServices) -> JobView:
-    """Start no new shard until `resume`; those being rendered are finished."""
+    """Start no new shard until `resume`; running ones are given back at their next batch."""
     return _steered(services, job_id, "pause")
 
 
@@ -198,18 +209,22 @@ async def change_job(job_id: JobId, request: Request, services: UsesServices) ->
 
     def apply() -> JobView:
         _still_open(services, job_id)
-        services.queue.set_priority(job_id, change.priority)
+        layout = services.views.layout(job_id)
+        rank(services.queue, services.store, layout, job_id, change.priority)
         return services.views.view(job_id)
 
     return await run_in_threadpool(apply)
 
 
-def _steered(services: Services, job_id: str, wanted: WantedState) -> JobView:
+def _steered(
+    services: Services, job_id: str, wanted: WantedState, *, discard: bool = False
+) -> JobView:
     before = services.views.view(job_id)
-    if wanted == "cancel" and before.state == JobState.CANCELLED:
+    if wanted == "cancel" and before.state == JobState.CANCELLED and not discard:
         return before
     _still_open(services, job_id)
-    reached = services.queue.state(job_id, wanted)
+    layout = services.views.layout(job_id)
+    reached = steer(services.queue, services.store, layout, job_id, wanted, discard=discard)
     after = services.views.view(job_id)
     if reached != wanted:
         reason = f": {after.reason}" if after.reason else ""

@@ -144,6 +144,8 @@ def test_standard_input_is_read(tmp_path: Path) -> None:
         "resume a",
         "failed a",
         "retry-failed a",
+        "cancel a --delete",
+        "priority a 9",
     ],
 )
 def test_an_api_that_is_away_is_named(

@@ -160,6 +160,23 @@ def test_cancelling_may_be_repeated_and_is_final(http: httpx.Client, api: Runnin
     assert again["state"] == "cancelled"
 
 
+def test_a_job_is_cancelled_with_what_is_done_of_it(http: httpx.Client, api: RunningApi) -> None:
+    job_id, kept = submit(http), submit(http)
+
+    first = http.post(f"/v1/jobs/{job_id}/cancel?shards=delete").json()
+    late = (
+        http.post(f"/v1/jobs/{kept}/cancel"),
+        http.post(f"/v1/jobs/{kept}/cancel?shards=delete"),
+    )
+    wrong = http.post(f"/v1/jobs/{job_id}/cancel?shards=all")
+
+    assert first["state"] == "cancelling"
+    record = api.queue.job(job_id)
+    assert record is not None
+    assert record.discard
+    assert [reply.status_code for reply in (*late, wrong)] == [200, 409, 422]
+
+
 @pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "priority"])
 def test_a_job_that_is_done_takes_no_orders(http: httpx.Client, api: RunningApi, verb: str) -> None:
     job_id = submit(http)

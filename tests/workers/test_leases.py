@@ -8,6 +8,7 @@ from jobs.errors import LeaseLost
 from jobs.queue_values import SubmitRequest
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.shard_queue import ShardQueue
+from tests.servers import wait_until
 from workers.actor import end_predecessor
 from workers.leases import STALL_S, Held, LeaseKeeper
 
@@ -104,6 +105,27 @@ def test_the_users_will_arrives_with_a_beat(
     if state == "cancel":
         with pytest.raises(LeaseLost, match="cancel"):
             held.check(clock.now)
+
+
+@pytest.mark.parametrize("state", ["cancel", "pause"])
+def test_the_users_will_is_known_long_before_the_next_beat(
+    redis_url: str, queue: ShardQueue, clock: Clock, state: str
+) -> None:
+    """Renewing every ten minutes: without a look in between, nothing would arrive in this test."""
+    client = heartbeat_client(redis_url)
+    keeper = LeaseKeeper(ShardQueue(client), "r.1", LEASE_MS, 600_000, dict)
+    held = hold(queue, keeper, clock)
+    keeper.start()
+    try:
+        wait_until(lambda: bool(queue.renderers()), "the first beat")
+        queue.state("job", state)  # type: ignore[arg-type]
+        wait_until(lambda: held.verdict == state, "the user's will")
+        if state == "pause":
+            queue.state("job", "run")
+            wait_until(lambda: held.verdict == "ok", "the user's second thoughts")
+    finally:
+        keeper.stop()
+        client.close()
 
 
 def test_a_successor_ends_the_leases_of_the_dead(

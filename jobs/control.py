@@ -1,0 +1,100 @@
+"""Steering a job: in the queue, where it takes effect, and in the store, which outlives that."""
+
+from typing import Literal
+
+from pydantic import ValidationError
+
+from jobs.errors import Conflict, NotFound
+from jobs.layout import JobLayout
+from jobs.queue_values import WantedState
+from jobs.recipe import Frozen
+from jobs.shard_queue import ShardQueue
+from jobs.specs import round_number
+from jobs.store import Store
+
+
+class Course(Frozen):
+    """What a job was told last: `refused` where its submission found no room in the queue."""
+
+    state: Literal["run", "pause", "cancel", "refused"] = "run"
+    #: Of a cancelled job: what is done is deleted too.
+    discard: bool = False
+
+
+class Rank(Frozen):
+    """The priority that a job was given after it was accepted."""
+
+    priority: int
+
+
+def steer(
+    queue: ShardQueue,
+    store: Store,
+    layout: JobLayout,
+    queue_id: str,
+    wanted: WantedState,
+    *,
+    discard: bool = False,
+) -> str:
+    """Let a job run, pause it or cancel it, so that a queue rebuilt from the store knows of it.
+
+    Returns the state it is in now, or "unknown". Raises Conflict where it is being closed with
+    what is done while `discard` asks for that to be deleted.
+    """
+    reached = queue.state(queue_id, wanted, discard=discard)
+    if reached != wanted:
+        return reached
+    record = queue.job(queue_id)
+    if discard and record is not None and not record.discard:
+        raise Conflict(
+            "the job is being closed with what is done of it",
+            where=queue_id,
+            remedy=f"when it is cancelled, delete {layout.root} in the store",
+        )
+    # After the queue, whose word decides, and before the answer: what was answered lasts.
+    write_course(store, layout, queue_id, Course(state=wanted, discard=discard))
+    return reached
+
+
+def rank(queue: ShardQueue, store: Store, layout: JobLayout, queue_id: str, priority: int) -> bool:
+    """Serve a job with this priority from the next claim on; False if the queue has no such job."""
+    if not queue.set_priority(queue_id, priority):
+        return False
+    data = Rank(priority=priority).model_dump_json().encode()
+    _put(store, layout.control(round_number(queue_id), "priority"), data)
+    return True
+
+
+def write_course(store: Store, layout: JobLayout, queue_id: str, course: Course) -> None:
+    """Write down what a job was told."""
+    _put(store, _course_key(layout, queue_id), course.model_dump_json().encode())
+
+
+def forget_course(store: Store, layout: JobLayout, queue_id: str) -> None:
+    """It was told nothing after all."""
+    store.delete([_course_key(layout, queue_id)])
+
+
+def read_course(store: Store, layout: JobLayout, queue_id: str) -> Course:
+    """What a job was told last; to run, where it was told nothing."""
+    try:
+        return Course.model_validate_json(store.get(_course_key(layout, queue_id)))
+    except (NotFound, ValidationError):
+        return Course()
+
+
+def read_rank(store: Store, layout: JobLayout, queue_id: str) -> int | None:
+    """The priority that a job was given later; None: its own."""
+    key = layout.control(round_number(queue_id), "priority")
+    try:
+        return Rank.model_validate_json(store.get(key)).priority
+    except (NotFound, ValidationError):
+        return None
+
+
+def _course_key(layout: JobLayout, queue_id: str) -> str:
+    return layout.control(round_number(queue_id), "state")
+
+
+def _put(store: Store, key: str, data: bytes) -> None:
+    store.put(key, data, content_type="application/json")

@@ -1,0 +1,52 @@
+"""Removing what nobody wants any more: of cancelled jobs, of dead claims, of cut uploads."""
+
+import re
+from collections.abc import Iterator
+
+from jobs.layout import JobLayout
+from jobs.rounds import Round
+from jobs.store import Store
+
+_SHARD = re.compile(r"(\d{5,})[-._]")
+
+
+def discard_job(store: Store, layout: JobLayout) -> None:
+    """Delete all of a job but its settings and how it ended. May be repeated."""
+    kept = {layout.job, layout.outcome}
+    store.delete(found.key for found in store.list(layout.root) if found.key not in kept)
+    store.delete_prefix(layout.scratch)
+    abort_uploads(store, layout)
+
+
+def discard_round(store: Store, layout: JobLayout, again: Round) -> None:
+    """Delete the shards of a later round. May be repeated."""
+    own = range(again.first_shard, again.stop_shard)
+    keys = (found.key for found in store.list(layout.shards))
+    store.delete(key for key in keys if shard_of(layout, key) in own)
+
+
+def remove_remains(store: Store, layout: JobLayout) -> None:
+    """Remove what claims of a job left that has ended: staged files and uploads in parts."""
+    store.delete_prefix(f"{layout.scratch}staged/")
+    abort_uploads(store, layout)
+
+
+def abort_uploads(store: Store, layout: JobLayout) -> None:
+    """End every upload in parts into the job's folders; its bytes are paid for and never seen."""
+    for folder in (layout.root, layout.scratch):
+        store.abort_uploads(folder)
+
+
+def shard_of(layout: JobLayout, key: str) -> int | None:
+    """The number of the shard that an object is of; None: of none."""
+    match = _SHARD.match(key.removeprefix(layout.shards))
+    return int(match[1]) if match else None
+
+
+def orphans(store: Store, layout: JobLayout) -> Iterator[str]:
+    """Names of tars without a manifest (`00017-0500-0999`): their claim died in its commit."""
+    names = {found.key.removeprefix(layout.shards) for found in store.list(layout.shards)}
+    for name in sorted(names):
+        stem = name.removesuffix(".tar")
+        if stem != name and f"{stem}_stats.json" not in names:
+            yield stem

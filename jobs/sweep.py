@@ -1,0 +1,63 @@
+"""Sweeping: what deaths left behind in the store, once it is so old that nobody can own it."""
+
+from collections.abc import Iterator
+
+from jobs.layout import JobLayout
+from jobs.recipe import Frozen
+from jobs.rounds import rounds_of
+from jobs.specs import job_folders
+from jobs.store import Store
+
+#: Nothing younger is swept: no submission, claim or upload lasts as long.
+OLD_MS = 24 * 3600 * 1000
+
+
+class Swept(Frozen):
+    """What was removed."""
+
+    objects: int = 0
+    uploads: int = 0
+
+
+def sweep(store: Store, prefix: str, now_ms: int, old_ms: int = OLD_MS) -> Swept:
+    """Remove what is older than `old_ms` and belongs to nobody.
+
+    Staged files and pages of ended jobs and rounds, rows of submissions that were never accepted,
+    probes, and uploads in parts that were cut. Never a shard, or a row of an accepted job.
+    """
+    before, removed = now_ms - old_ms, 0
+    for layout in _scratch_layouts(store, prefix):
+        keys = list(_stale(store, layout, before))
+        store.delete(keys)
+        removed += len(keys)
+    probes = store.list(f"{prefix}/_scratch/probe-")
+    old = [found.key for found in probes if found.modified_ms < before]
+    store.delete(old)
+    uploads = store.abort_uploads(f"{prefix}/", before_ms=before)
+    return Swept(objects=removed + len(old), uploads=uploads)
+
+
+def _scratch_layouts(store: Store, prefix: str) -> Iterator[JobLayout]:
+    for tenant, job_id in job_folders(store, f"{prefix}/_scratch/"):
+        yield JobLayout(prefix=prefix, tenant=tenant, job_id=job_id)
+
+
+def _stale(store: Store, layout: JobLayout, before: int) -> Iterator[str]:
+    found = list(store.list(layout.scratch))
+    if store.head(layout.job) is None:
+        # A submission that died before it was accepted; one that is being sent is younger.
+        if all(one.modified_ms < before for one in found):
+            yield from (one.key for one in found)
+        return
+    if not any(store.head(key) is not None for key in (layout.success, layout.outcome)):
+        return
+    rounds = rounds_of(store, layout)
+    running = [one for one in rounds if store.head(layout.round_ended(one.number)) is None]
+    pages = tuple(again.pages for again in running)
+    kinds = (f"{layout.scratch}staged/", f"{layout.scratch}rounds/")
+    for one in found:
+        ours = one.key.startswith(kinds) and not (pages and one.key.startswith(pages))
+        # While a retry runs, what is staged may be its.
+        staged = running and one.key.startswith(kinds[0])
+        if ours and not staged and one.modified_ms < before:
+            yield one.key
