@@ -1,4 +1,4 @@
-"""The commands of the stack: `up`, `down`, `status`, `doctor`, `restore`."""
+"""The commands of the stack: `up`, `down`, `status`, `doctor`, `restore`, `sweep`."""
 
 import typer
 
@@ -8,7 +8,7 @@ from fewstep.report import as_json, note, show_pairs
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (up, down, status, doctor, restore):
+    for command in (up, down, status, doctor, restore, sweep):
         app.command()(command)
 
 
@@ -117,12 +117,33 @@ def restore(*, json: AsJson = False) -> None:
     settings = current_settings()
     client = control_client(settings.redis_url.get_secret_value())
     check_server(client)
-    store = Store.connect(settings)
-    back = []
-    for job_id in recover_jobs(store, ShardQueue(client), settings.s3_prefix):
+    store, queue = Store.connect(settings), ShardQueue(client, keep_ms=settings.keep_ms)
+    back, life = [], queue.life()
+    for job_id in recover_jobs(store, queue, settings.s3_prefix):
         note(f"{job_id} is back")
         back.append(job_id)
+    queue.note_restored(life)
     if json:
         as_json({"restored": back})
     else:
         note(f"{len(back)} jobs were restored")
+
+
+def sweep(*, json: AsJson = False) -> None:
+    """Remove what deaths left in the store a day ago: staged files, cut uploads.
+
+    The scheduler does so by itself every six hours.
+    """
+    import time
+
+    from fewstep.configuration import current_settings
+    from jobs.store import Store
+    from jobs.sweep import sweep as sweep_store
+
+    settings = current_settings()
+    store = Store.connect(settings)
+    swept = sweep_store(store, settings.s3_prefix, time.time_ns() // 1_000_000)
+    if json:
+        as_json(swept.model_dump())
+    else:
+        note(f"{swept.objects} objects and {swept.uploads} uploads were removed")

@@ -11,6 +11,7 @@ from jobs.redis_client import heartbeat_client
 from jobs.s3_client import BRIEF
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
+from jobs.specs import dataset_id
 from jobs.states import JobState, state_of
 from jobs.store import Store
 from jobs.waiting import CANNOT_START, STORE_AWAY, reason_of
@@ -125,7 +126,7 @@ def _failed(jobs: Sequence[QueueJob]) -> Iterator[Finding]:
 
 def _gone(store: Store, prefix: str, jobs: Sequence[QueueJob]) -> Iterator[Finding]:
     for job in jobs[:TOLD]:
-        layout = JobLayout(prefix=prefix, tenant=job.tenant, job_id=job.job_id)
+        layout = JobLayout(prefix=prefix, tenant=job.tenant, job_id=dataset_id(job.job_id))
         if store.head(layout.job) is None:
             text = f"the queue has it, the store has no {layout.job}"
             remedy = "bring its folder back from a copy, or cancel it"

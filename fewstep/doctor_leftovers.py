@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from fewstep.findings import Finding
+from jobs.control import read_course
 from jobs.layout import JobLayout
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
@@ -21,7 +22,7 @@ def leftovers_found(store: Store, queue: ShardQueue, prefix: str) -> Iterator[Fi
     uploads = [one for one in store.unfinished_uploads(f"{prefix}/") if _is_old(one)]
     if uploads:
         text = f"{len(uploads)} were begun more than a day ago and never completed: they cost room"
-        remedy = "set a lifecycle rule AbortIncompleteMultipartUpload of one day on the bucket"
+        remedy = "run `fewstep sweep`; a lifecycle rule AbortIncompleteMultipartUpload does it too"
         yield Finding("uploads", "warn", text, remedy)
     else:
         yield Finding("uploads", "ok", "none was left in parts")
@@ -29,7 +30,7 @@ def leftovers_found(store: Store, queue: ShardQueue, prefix: str) -> Iterator[Fi
     if staged:
         folder = staged[0].rpartition("/")[0]
         text = f"{len(staged)} objects are older than a day, in {folder}/ for one"
-        remedy = "delete those of jobs that have ended; no dataset holds them"
+        remedy = "run `fewstep sweep`: it removes those of jobs that have ended"
         yield Finding("staged shards", "warn", text, remedy)
     else:
         yield Finding("staged shards", "ok", "none is old")
@@ -45,7 +46,7 @@ def _forgotten(store: Store, queue: ShardQueue, prefix: str) -> Finding:
     text = f"it does not know {len(lost)} jobs of the store that have not ended: {lost[0].job_id}"
     if not queue.jobs(limit=1).jobs:
         text = f"Redis is empty, and {len(lost)} jobs of the store have not ended"
-    return Finding("queue", "fail", text, "run `fewstep restore`")
+    return Finding("queue", "fail", text, "the scheduler reads them back; or `fewstep restore`")
 
 
 def _jobs_in(store: Store, prefix: str) -> Iterator[JobLayout]:
@@ -59,7 +60,9 @@ def _is_lost(store: Store, queue: ShardQueue, layout: JobLayout) -> bool:
     if queue.job(layout.job_id) is not None:
         return False
     ended = any(store.head(key) is not None for key in (layout.success, layout.outcome))
-    return not ended and store.head(layout.job) is not None
+    if ended or store.head(layout.job) is None:
+        return False
+    return read_course(store, layout, layout.job_id).state != "refused"
 
 
 def _old_staged(store: Store, prefix: str) -> Iterator[str]:

@@ -44,6 +44,23 @@ class QueuePresence(QueueScript):
         age = int(self._op("scheduler_age"))
         return None if age < 0 else age
 
+    def life(self) -> str:
+        """Which life of the Redis server this is: another one after each start or failover."""
+        with explained():
+            return str(self._client.info("server").get("run_id", "unknown"))
+
+    def restored_in(self) -> str | None:
+        """The life in which the queue was last compared with the store; None: it was emptied since,
+        or never used."""
+        with explained():
+            found: str | None = self._client.get(self.key("restored"))
+        return found
+
+    def note_restored(self, life: str) -> None:
+        """Note that the queue knows all that the store does, as of this life."""
+        with explained():
+            self._client.set(self.key("restored"), life)
+
     def emit(self, kind: str, job_id: str = "", **fields: str | int | float) -> None:
         """Add an event to the stream; sent again after a lost reply, it is not added twice."""
         flat = [word for pair in fields.items() for word in pair]

@@ -1,9 +1,11 @@
 """Rebuilding the queue from the store, after Redis has lost its memory."""
 
+import logging
 from collections.abc import Iterator
 from typing import Literal
 
 from jobs.control import read_course, read_rank
+from jobs.errors import DamagedJob, InvalidInput, NotFound
 from jobs.key_store import KeyStore
 from jobs.keys import Quota
 from jobs.layout import JobLayout
@@ -13,6 +15,8 @@ from jobs.rounds import Accepted, order_of_accepted, read_accepted, rounds_of
 from jobs.shard_queue import ShardQueue
 from jobs.specs import job_folders
 from jobs.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def recover_jobs(store: Store, queue: ShardQueue, prefix: str) -> Iterator[str]:
@@ -26,8 +30,13 @@ def recover_jobs(store: Store, queue: ShardQueue, prefix: str) -> Iterator[str]:
     quotas = KeyStore(store, prefix).quotas()
     for tenant, job_id in job_folders(store, f"{prefix}/"):
         layout = JobLayout(prefix=prefix, tenant=tenant, job_id=job_id)
-        if store.head(layout.job) is not None:
+        if store.head(layout.job) is None:
+            continue
+        try:
             yield from _recover_job(store, queue, layout, quotas.get(tenant))
+        except (DamagedJob, InvalidInput, NotFound) as error:
+            # One job whose files are broken must not keep the others out.
+            log.error("not_restored job=%s error=%s", job_id, error)
 
 
 def _recover_job(

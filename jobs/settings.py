@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     lease_ms: int = Field(default=60_000, ge=1_000, le=600_000)
     renew_ms: int = Field(default=15_000, ge=100, le=200_000)
 
+    #: Jobs that have ended, and idempotency keys, leave Redis after so many days. Never the store.
+    keep_days: float = Field(default=7.0, gt=0.0, le=3650.0, allow_inf_nan=False)
+
     #: A renderer that finds no living scheduler for this long drains and leaves.
     orphan_ms: int = Field(default=600_000, ge=1_000)
 
@@ -90,6 +93,11 @@ class Settings(BaseSettings):
             if not place.startswith("s3://") or not place.endswith("/") or place.count("/") < 3:
                 raise ValueError(f"{place!r} is no place like s3://bucket/folder/")
         return places
+
+    @property
+    def keep_ms(self) -> int:
+        """`keep_days` in milliseconds."""
+        return max(1, round(self.keep_days * 86_400_000))
 
     @property
     def prompt_places(self) -> tuple[str, ...]:

@@ -39,7 +39,8 @@ def main() -> int:
         print(f"scheduler: {error}", file=sys.stderr)
         return error.exit_code
     Pool.connect(settings.ray_address)
-    queue, pool = ShardQueue(client), Pool(settings.max_renderers)
+    queue = ShardQueue(client, keep_ms=settings.keep_ms)
+    pool = Pool(settings.max_renderers)
     scheduler = Scheduler(settings, queue, store, catalog, pool)
     log.info("scheduling redis and store are reachable, slots=%s", scheduler.pool.slots())
     scheduler.run(stop)

@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.specs import read_job
 from jobs.store import Store
-from scheduler.finish import finish_ready
+from scheduler.chores import Chores
 from scheduler.policy import Decision, EngineDemand, Facts, RendererFact, decide
 from scheduler.pool import Pool
 
@@ -29,7 +29,7 @@ BEAT_S = 2.0
 
 @dataclass
 class Scheduler:
-    """Decides which engines live and how many renderers each has, and finishes jobs.
+    """Decides which engines live and how many renderers each has; `Chores` does the rest.
 
     It keeps nothing that cannot be seen again: renderers are found by their names in Ray, work by
     its counters in Redis. Only how long an engine has been idle starts anew with it.
@@ -49,13 +49,15 @@ class Scheduler:
         """Step until told to stop; a step that fails is logged and repeated."""
         beats = threading.Thread(target=self._beat, args=(stop,), name="beat", daemon=True)
         beats.start()
+        chores = Chores(self.settings, self.queue, self.store, self.catalog).start(stop)
         while not stop.is_set():
             try:
                 self.step()
             except (FewstepError, RedisError, RayError) as error:
                 log.warning("step_failed error=%s", error)
             stop.wait(PERIOD_S)
-        beats.join()
+        for thread in (beats, *chores):
+            thread.join()
 
     def _beat(self, stop: threading.Event) -> None:
         """Say that a scheduler lives, also while a step waits for a slow store."""
@@ -67,11 +69,10 @@ class Scheduler:
             stop.wait(BEAT_S)
 
     def step(self) -> Decision:
-        """One round: observe, decide, apply, finish what is finished."""
+        """One round: observe, decide, apply."""
         self.queue.reap()
         decision = decide(self.observe())
         self.apply(decision)
-        finish_ready(self.queue, self.store, self.catalog, self.settings.s3_prefix)
         return decision
 
     def observe(self) -> Facts:

@@ -42,7 +42,7 @@ class House:
         )
         url = settings.redis_url.get_secret_value()
         self._redis = control_client(url)
-        self.queue = ShardQueue(self._redis)
+        self.queue = ShardQueue(self._redis, keep_ms=settings.keep_ms)
         self.feed = EventFeed(self._redis)
         self.allowance = Allowance(self._redis)
         self.keys = KeyRing(lambda: KeyStore(self.store, settings.s3_prefix))

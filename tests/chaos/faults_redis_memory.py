@@ -20,8 +20,9 @@ def forgets_everything(site: Site) -> None:
     begun(site)
     with site.recovery.outage(lambda: site.progress() if site.queue.job(site.the_job.id) else 0):
         site.client.flushall()
-        restored = list(recover_jobs(site.store, site.queue, site.direct.s3_prefix))
-        assert restored == [site.the_job.id]
+        # The scheduler does so by itself within seconds, and may be the quicker one.
+        list(recover_jobs(site.store, site.queue, site.direct.s3_prefix))
+        assert site.queue.job(site.the_job.id) is not None
 
 
 def tail_lost(site: Site) -> None:

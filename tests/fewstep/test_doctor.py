@@ -308,7 +308,9 @@ def test_leftovers_in_the_store(house: House, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("fewstep.doctor_leftovers.time.time", lambda: now() + 2 * DAY_S)
     found = leftovers()
     assert_says(found["uploads"], "warn", "1 were begun", "AbortIncompleteMultipartUpload")
-    assert_says(found["staged shards"], "warn", "1 objects", key.rpartition("/")[0], "delete")
+    assert_says(
+        found["staged shards"], "warn", "1 objects", key.rpartition("/")[0], "fewstep sweep"
+    )
 
 
 # ---- this machine ----
