@@ -14,6 +14,7 @@ from jobs.job import Job, image_of
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
 from jobs.recipe import Frozen
+from jobs.rounds import rounds_of
 from jobs.spool import fetch_rows
 from jobs.store import Store
 
@@ -62,6 +63,8 @@ def item_page(store: Store, layout: JobLayout, job: Job, *, first: int, limit: i
         for manifest in manifests_of(store, layout, shards)
         for row in _rows(store, layout, manifest)
     }
+    lacking = {i for i in range(first, stop) if i not in found or found[i].status != "ok"}
+    found |= _made_later(store, layout, job, lacking)
     missing = [index for index in range(first, stop) if index not in found]
     found |= {item.image: item for item in _pending(store, layout, job, missing)}
     items = tuple(found[index] for index in range(first, stop))
@@ -74,6 +77,25 @@ def manifests_of(store: Store, layout: JobLayout, shards: range) -> list[Manifes
         keys = [key for some in readers.map(partial(_keys, store, layout), shards) for key in some]
         found = [Manifest.model_validate_json(data) for data in readers.map(store.get, keys)]
     return cover(found)
+
+
+def later_manifests(store: Store, layout: JobLayout, job: Job) -> list[Manifest]:
+    """The manifests of later rounds: of images that had no picture, tried again."""
+    rounds = rounds_of(store, layout)
+    return manifests_of(store, layout, range(job.shards, rounds[-1].stop_shard)) if rounds else []
+
+
+def _made_later(store: Store, layout: JobLayout, job: Job, wanted: set[int]) -> dict[int, Item]:
+    """Those of the wanted images that a later round made."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        later = later_manifests(store, layout, job) if wanted else []
+        tables = readers.map(partial(_rows, store, layout), later)
+        return {
+            row["image"]: _made(row)
+            for rows in tables
+            for row in rows
+            if row["status"] == "ok" and row["image"] in wanted
+        }
 
 
 def _keys(store: Store, layout: JobLayout, shard: int) -> list[str]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import pyarrow.parquet as pq
 
 from jobs.errors import NotFound
-from jobs.items import manifests_of
+from jobs.items import later_manifests, manifests_of
 from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
@@ -60,6 +60,11 @@ class Pictures:
                 place = self._places(key, manifest.parquet.sha256).get(image)
                 if place is not None:
                     return self._fetch(layout, manifest, place)
+        for manifest in later_manifests(self._store, layout, job):
+            key = layout.shards + manifest.parquet.name
+            place = self._places(key, manifest.parquet.sha256).get(image)
+            if place is not None:
+                return self._fetch(layout, manifest, place)
         raise NotFound(
             "there is no picture of this image",
             where=f"{job.id}, image {image}",

@@ -1,5 +1,7 @@
 """The API of retries: what it answers, and the views of a retry by its own id."""
 
+import hashlib
+
 import httpx
 import pytest
 
@@ -68,6 +70,14 @@ def test_a_retry_is_a_job_of_its_own_to_its_user(http: httpx.Client, shop: Works
     job = show(http, job_id)
     assert (job["state"], job["done"], job["failed"]) == ("done", 3, 0)
     assert http.get(f"/v1/jobs/{asked['id']}/results").json()["complete"]
+    items = http.get(f"/v1/jobs/{job_id}/items").json()["items"]
+    assert [(one["status"], one["key"]) for one in items] == [
+        ("ok", "000000000"),
+        ("ok", "000020000"),
+        ("ok", "000020001"),
+    ]
+    picture = http.get(f"/v1/jobs/{job_id}/items/2/picture")
+    assert hashlib.sha256(picture.content).hexdigest() == items[2]["sha256"]
     refused = http.post(f"/v1/jobs/{job_id}/retry-failed")
     assert (refused.status_code, refused.json()["detail"]) == (409, "no image of the job failed")
 
