@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from jobs.api.body import read_object
 from jobs.api.problems import raise_invalid
 from jobs.api.services import Services
+from jobs.control import steer
 from jobs.errors import NotFound
 from jobs.facade.batches import Batches
 from jobs.facade.shelf import Shelf
@@ -87,4 +88,4 @@ def cancelled(services: Services, job_id: str) -> None:
     except NotFound:
         return
     if state not in TERMINAL:
-        services.queue.state(job_id, "cancel")
+        steer(services.queue, services.store, services.views.layout(job_id), job_id, "cancel")

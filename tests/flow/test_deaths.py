@@ -60,7 +60,10 @@ def test_a_drained_renderer_gives_its_next_shard_back(house: House, tmp_path: Pa
     assert images_of(house, job, tmp_path) == list(range(12))
 
 
-def test_cancel_stops_at_the_next_renewal(house: House) -> None:
+@pytest.mark.parametrize("renew_ms", [200, 200_000])
+def test_cancel_stops_at_the_next_batch(house: House, renew_ms: int) -> None:
+    """However seldom leases are renewed."""
+    house.settings = Settings(lease_ms=max(1_500, 3 * renew_ms), renew_ms=renew_ms)
     job = house.submit(PROMPTS, JobRequest(shard_images=2, seed=1))
     with house.rendering(job) as loops:
         wait_until(lambda: loops[0].images_done > 0, "the first shard", 60)

@@ -160,6 +160,24 @@ def test_cancelling_may_be_repeated_and_is_final(http: httpx.Client, api: Runnin
     assert again["state"] == "cancelled"
 
 
+def test_a_job_whose_budget_is_spent_says_so(http: httpx.Client, api: RunningApi) -> None:
+    body = {"job": {"shard_images": 2, "max_failed_rows": 0}, "prompts": ["a", "b", "c", "d"]}
+    job_id = submit(http, body)
+    spends, runs = api.queue.claim("w", "n", engine_of(api, job_id), 2, 60_000)
+    api.queue.done(job_id, spends.unit, spends.token, failed=1)
+
+    stopping = show(http, job_id)
+    paused = http.post(f"/v1/jobs/{job_id}/pause")
+    api.queue.fail(job_id, runs.unit, runs.token, "release")
+    api.queue.finish(job_id, "failed", "because", counts=(1, 1))
+
+    assert stopping["state"] == "stopping"
+    assert stopping["reason"] == "1 images failed, 0 may: its running shards are ending"
+    assert paused.status_code == 409
+    failed = show(http, job_id)
+    assert (failed["state"], failed["reason"], failed["failed"]) == ("failed", "because", 1)
+
+
 def test_a_job_is_cancelled_with_what_is_done_of_it(http: httpx.Client, api: RunningApi) -> None:
     job_id, kept = submit(http), submit(http)
 

@@ -121,3 +121,24 @@ def test_a_number_or_a_share(asked: float | None, images: int, limit: int) -> No
 def test_anything_else_is_refused(wrong: object) -> None:
     with pytest.raises(ValidationError, match="a whole number of images, or a share"):
         JobRequest(max_failed_rows=wrong)  # type: ignore[arg-type]
+
+
+def test_a_job_is_not_stopped_while_it_is_read_back(queue: ShardQueue) -> None:
+    """It would be closed, by a scheduler, with half of what the store holds still to be told."""
+    queue.submit(request_for(images=40, max_failed=0), restoring=True)
+    assert queue._op("restore", "job", "", "done", "0", 1) == "ok"
+    assert (state(queue), queue.finishing()) == ("pause", [])
+    assert queue._op("restore", "job", "run", "done", "1", 0) == "ok"
+    assert (state(queue), queue.finishing()) == ("stop", ["job"])
+
+
+def test_only_a_closed_job_is_amended(queue: ShardQueue, submit: Submit) -> None:
+    submit()
+    assert not queue.amend("job", 1, "done", "", (25, 0))
+    assert not queue.amend("nobody", 1)
+    assert state(queue) == "run"
+    queue.finish("job", "failed", "why")
+    assert queue.amend("job", 1)
+    job = queue.job("job")
+    assert job is not None
+    assert (job.outcome, job.reason, job.round) == ("failed", "why", 1)

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
+from pydantic import ValidationError
 
 from jobs.errors import BadConfiguration, InvalidInput
 from jobs.queue_values import DoneUnit, Lease, SubmitReply
+from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from tests.jobs.conftest import Claim, Clock, Submit, request_for
 from tests.servers import running_redis
@@ -154,6 +156,13 @@ def test_a_closed_job_expires_with_all_its_keys(
     clock.forward(60_000)
     assert queue.reap() == 1
     assert queue.jobs().jobs == []
+
+
+@pytest.mark.parametrize(("days", "ms"), [(7, 604_800_000), (0.5, 43_200_000), (1e-9, 1)])
+def test_how_long_ended_jobs_are_kept_is_a_setting(days: float, ms: int) -> None:
+    assert Settings(keep_days=days).keep_ms == ms
+    with pytest.raises(ValidationError):
+        Settings(keep_days=0)
 
 
 def test_jobs_are_listed_newest_first_by_pages(queue: ShardQueue, submit: Submit) -> None:
