@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from jobs.accelerators import AcceleratorEntry
 from jobs.architectures import ArchitectureEntry
 from jobs.catalog import Catalog, load_catalog
-from jobs.entries import ModelEntry, StyleEntry
+from jobs.entries import ModelEntry, StyleEntry, VaeEntry
 from jobs.recipe import Alpha
 from workers import tiny
 
@@ -156,6 +156,7 @@ class SmallBase:
     entry: ArchitectureEntry
     accelerators: dict[str, AcceleratorEntry] = field(default_factory=dict)
     styles: dict[str, StyleEntry] = field(default_factory=dict)
+    vaes: dict[str, VaeEntry] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -180,6 +181,10 @@ class SmallBase:
         given = {**_source(file, self.name), "alpha": alpha, **fields}
         self.styles[name] = StyleEntry.model_validate(given)
 
+    def autoencoder(self, folder: Path, **fields: Any) -> VaeEntry:
+        """An entry for another autoencoder."""
+        return VaeEntry.model_validate({**_source(folder, self.name), **fields})
+
     @property
     def catalog(self) -> Catalog:
         """The shipped catalog with this base in place of its models."""
@@ -199,6 +204,7 @@ class SmallBase:
                 "models": {"small": model},
                 "accelerators": self.accelerators,
                 "styles": self.styles,
+                "vaes": self.vaes,
             }
         )
 

@@ -95,7 +95,7 @@ def load_base(recipe: Recipe, files: BaseFiles, **parts: Any) -> Any:
             pipeline = kind.from_pretrained(
                 folder, use_safetensors=True, variant=files.variant or None, **options
             )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except _load_errors() as error:
         raise BadConfiguration(
             f"the weights do not load as a {recipe.family} pipeline: {error}"[:400],
             where=str(files.place),
@@ -129,6 +129,12 @@ def quiet() -> None:
     diffusers.utils.logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    return OSError, ValueError, RuntimeError, KeyError, SafetensorError, SingleFileComponentError
 
 
 def _load_vae(folder: Path) -> Any:
