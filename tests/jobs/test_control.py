@@ -16,8 +16,6 @@ from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
-pytest_plugins = ["tests.s3_servers"]
-
 ROWS = [Row(prompt=f"prompt {n}") for n in range(10)]
 
 

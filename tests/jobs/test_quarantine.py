@@ -30,8 +30,6 @@ from tests.made_shards import (
     unit_of,
 )
 
-pytest_plugins = ["tests.s3_servers"]
-
 JOB: Job = made_job(10, columns={"topic": "string"})
 LAYOUT: JobLayout = made_layout(JOB)
 

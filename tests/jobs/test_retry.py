@@ -20,8 +20,6 @@ from jobs.store import Store
 from tests.jobs.conftest import Clock
 from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
-pytest_plugins = ["tests.s3_servers"]
-
 ROWS = [
     Row(prompt=f"prompt {n}", negative_prompt="fog", seed=n if n % 2 else None, extra={"topic": n})
     for n in range(5)

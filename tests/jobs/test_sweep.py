@@ -15,8 +15,6 @@ from jobs.store import Store
 from jobs.sweep import OLD_MS, sweep
 from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
-pytest_plugins = ["tests.s3_servers"]
-
 ROWS = [Row(prompt=f"prompt {n}") for n in range(6)]
 
 

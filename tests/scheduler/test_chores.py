@@ -17,10 +17,7 @@ from scheduler import chores
 from scheduler.chores import Chores
 from scheduler.loop import Scheduler
 from tests.rendered_jobs import CATALOG, PREFIX, Workshop
-from tests.servers import redis_server, redis_url, running_redis, wait_until
-
-__all__ = ["redis_server", "redis_url"]
-pytest_plugins = ["tests.s3_servers"]
+from tests.servers import running_redis, wait_until
 
 ROWS = [Row(prompt=f"prompt {n}") for n in range(6)]
 
