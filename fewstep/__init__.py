@@ -10,12 +10,14 @@ from importlib import metadata
 
 from jobs import errors
 from jobs.client import Client
+from jobs.client_async import AsyncClient
 from jobs.job import JobRequest, JobView, Submission
 from jobs.recipe import RecipeRequest, StyleWeight
 
 __version__ = metadata.version("fewstep")
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "JobRequest",
     "JobView",

@@ -1,13 +1,14 @@
 """Following a job: its events over a stream that is opened again, and its views until it ends."""
 
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 
-from jobs.client_wire import RETRY_WAITS_S, Wire, pause
+from jobs import client_calls as calls
+from jobs.client_calls import view_of
+from jobs.client_wire import RETRY_WAITS_S, Wire, pause, unreachable
 from jobs.errors import Unreachable
 from jobs.job import JobView
 from jobs.states import TERMINAL
@@ -37,7 +38,7 @@ def events_after(wire: Wire, job_id: str, after: str | None) -> Iterator[dict[st
             cut = error
         failures += 1
         if failures > len(RETRY_WAITS_S):
-            raise wire.unreachable(cut) from cut
+            raise unreachable(wire.url, cut) from cut
         pause(RETRY_WAITS_S[failures - 1])
 
 
@@ -50,12 +51,6 @@ def views_of(wire: Wire, job_id: str) -> Iterator[JobView]:
             yield view
         if view.state in TERMINAL:
             return
-
-
-def view_of(fields: dict[str, Any]) -> JobView:
-    """The view in a reply."""
-    # Through JSON text, because strict values take lists for tuples only from there.
-    return JobView.model_validate_json(json.dumps(fields))
 
 
 def _all_views(wire: Wire, job_id: str) -> Iterator[JobView]:
@@ -72,7 +67,7 @@ def _all_views(wire: Wire, job_id: str) -> Iterator[JobView]:
                 raise
         pause(POLL_S)
         try:
-            view = view_of(wire.call("GET", f"/v1/jobs/{job_id}"))
+            view = wire.run(calls.job(job_id))
         except Unreachable:
             continue
         seen = time.monotonic()

@@ -12,6 +12,12 @@ from jobs.errors import InvalidInput
 from jobs.job import JobRequest
 
 SUFFIXES = {".txt": "text/plain", ".jsonl": "application/jsonl"}
+#: Read here and sent as JSONL: each row's columns, as an object.
+TABLE = ".parquet"
+#: Rows of a table in memory at a time.
+TABLE_ROWS = 1_000
+#: A prompt file, or prompts as values.
+Prompts = Path | Sequence[str | dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +39,38 @@ class Upload:
 
 
 @contextmanager
-def open_upload(
-    request: JobRequest, prompts: Path | Sequence[str | dict[str, Any]]
-) -> Iterator[Upload]:
+def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload]:
     """The body for a prompt file or for prompts given as values; its file is closed after use.
 
     Raises InvalidInput for a file that is missing, empty, unreadable or of an unknown kind.
     """
-    if isinstance(prompts, Path):
+    if isinstance(prompts, Path) and prompts.suffix.lower() != TABLE:
         with _opened(prompts) as file:
             yield Upload(request, prompts.name, file)
-    else:
-        with tempfile.SpooledTemporaryFile(max_size=1_000_000) as spool:
-            for number, prompt in enumerate(prompts, start=1):
-                spool.write(_line(prompt, f"prompts, row {number}"))
-            yield Upload(request, "prompts.jsonl", spool)  # type: ignore[arg-type]
+        return
+    name = prompts.name if isinstance(prompts, Path) else "prompts"
+    rows = _table_rows(prompts) if isinstance(prompts, Path) else prompts
+    with tempfile.SpooledTemporaryFile(max_size=1_000_000) as spool:
+        for number, prompt in enumerate(rows, start=1):
+            spool.write(_line(prompt, f"{name}, row {number}"))
+        yield Upload(request, f"{name}.jsonl", spool)  # type: ignore[arg-type]
+
+
+def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file, without their nulls."""
+    # Only who sends a table needs it.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path)
+        for batch in table.iter_batches(TABLE_ROWS):
+            for row in batch.to_pylist():
+                yield {name: value for name, value in row.items() if value is not None}
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidInput(
+            f"the prompt file cannot be read: {str(error)[:200]}", where=str(path)
+        ) from error
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -55,7 +78,7 @@ def _opened(path: Path) -> BinaryIO:
         raise InvalidInput(
             "a prompt file of this kind is not known",
             where=str(path),
-            remedy="name it .txt (a prompt a line) or .jsonl (an object a line)",
+            remedy="name it .txt (a prompt a line), .jsonl (an object a line) or .parquet (a row)",
         )
     try:
         file = path.open("rb")

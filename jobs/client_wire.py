@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from jobs.client_upload import Upload
+from jobs.client_calls import Answer, Call, Pages
 from jobs.errors import (
     BadConfiguration,
     Conflict,
@@ -57,12 +57,13 @@ _BY_STATUS: dict[int, type[FewstepError]] = {
     504: Unreachable,
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-#: Sending a large prompt file and having it checked may take this long.
-SUBMIT_TIMEOUT_S = 1_800.0
 #: Waits before a call is repeated, in seconds; a refused connection is repeated once.
 RETRY_WAITS_S = (0.2, 0.6, 1.8)
 #: A stream that is silent for longer than this (keep-alives come every 15 s) is opened again.
 STREAM_SILENCE_S = 45.0
+STREAM_TIMEOUT = httpx.Timeout(5.0, read=STREAM_SILENCE_S)
+#: A key that sends too fast waits by itself if that is no longer than this.
+RATE_WAIT_MAX_S = 5.0
 
 
 class Wire:
@@ -72,60 +73,119 @@ class Wire:
         self, url: str, key: str, timeout_s: float, transport: httpx.BaseTransport | None
     ) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
-            transport=transport,
-            # A proxy from the environment must not stand between us and this very machine.
-            trust_env=urlsplit(self.url).hostname not in LOOPBACK,
-        )
+        self._http = httpx.Client(transport=transport, **settings_of(self.url, key, timeout_s))
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def call(
-        self, method: str, path: str, *, upload: Upload | None = None, **request: Any
-    ) -> dict[str, Any]:
-        """The JSON object that a request is answered with; raises what a problem reply means.
+    def run(self, call: Call[Answer]) -> Answer:
+        """The answer to a call; raises what a problem reply means."""
+        return call.read(self.reply_to(call))
 
-        A request whose reply was lost is sent again, because every verb may run twice.
+    def reply_to(self, call: Call[Any]) -> dict[str, Any]:
+        """The JSON object that a call is answered with.
+
+        A request whose reply was lost is sent again, because every verb may run twice; so is one
+        that came too fast.
         """
-        last: httpx.TransportError | None = None
-        for wait in (0.0, *RETRY_WAITS_S):
-            pause(wait)
+        tries = Tries(self.url)
+        while True:
             try:
-                if upload is not None:
-                    request |= upload.fields(SUBMIT_TIMEOUT_S)
-                return object_of(self._http.request(method, path, **request))
+                reply = self._http.request(call.method, call.path, **call.arguments())
             except httpx.TransportError as error:
-                if isinstance(last, httpx.ConnectError):
-                    raise self.unreachable(error) from error
-                last = error
-        raise self.unreachable(last) from last
+                time.sleep(tries.wait_after(error))
+                continue
+            wait = tries.wait_for(reply)
+            if wait is None:
+                return object_of(reply)
+            time.sleep(wait)
+
+    def pages(self, pages: Pages[Answer]) -> Iterator[Answer]:
+        """Everything in all pages, each asked for when it is needed."""
+        more: Pages[Answer] | None = pages
+        while more is not None:
+            reply = self.reply_to(more.call)
+            yield from more.call.read(reply)
+            more = more.after(reply)
+
+    def read_bytes(self, path: str) -> bytes:
+        """What lies at a path, as it is."""
+        reply = self._http.get(path)
+        if not reply.is_success:
+            raise_problem(reply)
+        return reply.content
 
     def stream(self, path: str, headers: dict[str, str]) -> Iterator[dict[str, Any]]:
         """Server-sent events until the server ends or cuts the stream (httpx.TransportError)."""
-        timeout = httpx.Timeout(5.0, read=STREAM_SILENCE_S)
-        with self._http.stream("GET", path, headers=headers, timeout=timeout) as reply:
+        with self._http.stream("GET", path, headers=headers, timeout=STREAM_TIMEOUT) as reply:
             if reply.status_code != 200:
                 reply.read()
                 raise_problem(reply)
-            yield from events_of(reply.iter_lines())
+            reader = EventReader()
+            for line in reply.iter_lines():
+                event = reader.take(line)
+                if event is not None:
+                    yield event
 
-    def unreachable(self, error: httpx.TransportError | None) -> Unreachable:
-        """What to raise where nothing answers."""
-        return Unreachable(
-            f"the API does not answer: {str(error or 'the stream was cut')[:200]}",
-            where=self.url,
-            remedy="start the local stack with `fewstep up`, or set FEWSTEP_API_URL",
-        )
+
+class Tries:
+    """How often one call was tried, and how long to wait before the next time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._waits = iter(RETRY_WAITS_S)
+        self._last: httpx.TransportError | None = None
+
+    def wait_after(self, error: httpx.TransportError) -> float:
+        """Seconds to wait after a reply was lost; raises Unreachable where it is enough."""
+        refused_twice = isinstance(self._last, httpx.ConnectError)
+        self._last = error
+        wait = None if refused_twice else next(self._waits, None)
+        if wait is None:
+            raise unreachable(self._url, error) from error
+        return scattered(wait)
+
+    def wait_for(self, reply: httpx.Response) -> float | None:
+        """Seconds to wait before sending again what came too fast; None: this is the reply."""
+        if reply.status_code != 429 or b"too_many_requests" not in reply.content:
+            return None
+        wait = float(reply.headers.get("retry-after", RATE_WAIT_MAX_S + 1))
+        return wait if wait <= RATE_WAIT_MAX_S and next(self._waits, None) is not None else None
+
+
+def settings_of(url: str, key: str, timeout_s: float) -> dict[str, Any]:
+    """How connections to an API are made."""
+    return {
+        "base_url": url,
+        "headers": {"Authorization": f"Bearer {key}"} if key else {},
+        "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
+        "trust_env": trusts_environment(url),
+    }
+
+
+def trusts_environment(url: str) -> bool:
+    """Whether a proxy from the environment may stand between: never on this very machine."""
+    return urlsplit(url).hostname not in LOOPBACK
+
+
+def unreachable(url: str, error: httpx.TransportError | None) -> Unreachable:
+    """What to raise where nothing answers."""
+    return Unreachable(
+        f"the API does not answer: {str(error or 'the stream was cut')[:200]}",
+        where=url,
+        remedy="start the local stack with `fewstep up`, or set FEWSTEP_API_URL",
+    )
+
+
+def scattered(seconds: float) -> float:
+    """About so long, so that many clients do not come back together."""
+    return seconds * random.uniform(0.8, 1.2)
 
 
 def pause(seconds: float) -> None:
     """Wait about so long, so that many clients do not come back together."""
-    time.sleep(seconds * random.uniform(0.8, 1.2))
+    time.sleep(scattered(seconds))
 
 
 def object_of(reply: httpx.Response) -> dict[str, Any]:
@@ -157,24 +217,29 @@ def raise_problem(reply: httpx.Response) -> NoReturn:
     )
 
 
-def events_of(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Server-sent events as `{"id", "type", "data"}`; comments (keep-alives) are left out."""
-    fields: dict[str, str] = {}
-    for line in lines:
+class EventReader:
+    """Puts server-sent events together line by line; comments (keep-alives) are left out."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, str] = {}
+
+    def take(self, line: str) -> dict[str, Any] | None:
+        """The event that the line completes, as `{"id", "type", "data"}`."""
         if line:
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
-            if name == "data" and "data" in fields:
-                value = f"{fields['data']}\n{value}"
-            fields[name] = value
-            continue
-        if "data" in fields:
-            yield {
-                "id": fields.get("id", ""),
-                "type": fields.get("event", "message"),
-                "data": json.loads(fields["data"]),
-            }
-        fields = {}
+            if name == "data" and "data" in self._fields:
+                value = f"{self._fields['data']}\n{value}"
+            self._fields[name] = value
+            return None
+        fields, self._fields = self._fields, {}
+        if "data" not in fields:
+            return None
+        return {
+            "id": fields.get("id", ""),
+            "type": fields.get("event", "message"),
+            "data": json.loads(fields["data"]),
+        }
 
 
 def _stranger(reply: httpx.Response) -> FewstepError:

@@ -1,0 +1,173 @@
+"""What each verb of the client sends and how its answer is read: values, without any wire."""
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from jobs.client_upload import Upload
+from jobs.job import DryRun, JobView, Submission
+
+#: A retry is listed before it is accepted: minutes for millions of failed images.
+RETRY_TIMEOUT_S = 600.0
+#: Sending a large prompt file and having it checked may take this long.
+SUBMIT_TIMEOUT_S = 1_800.0
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Call(Generic[Answer]):
+    """One request, which may be sent again where its reply was lost, and how to read the reply."""
+
+    method: str
+    path: str
+    read: Callable[[dict[str, Any]], Answer]
+    #: Further arguments of httpx's `request`.
+    more: dict[str, Any] = field(default_factory=dict)
+    upload: Upload | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """All of httpx's arguments; rewinds what is uploaded."""
+        body = self.upload.fields(SUBMIT_TIMEOUT_S) if self.upload else {}
+        return self.more | body
+
+
+@dataclass(frozen=True)
+class Pages(Generic[Answer]):
+    """A list that comes in pages: the first call, and where the next page begins."""
+
+    call: Call[list[Answer]]
+    #: The parameter that asks for the next page, and its name in a reply.
+    asks: str
+    tells: str
+
+    def after(self, reply: dict[str, Any]) -> "Pages[Answer] | None":
+        """The pages behind one; None: it was the last."""
+        if reply.get(self.tells) is None:
+            return None
+        params = self.call.more["params"] | {self.asks: reply[self.tells]}
+        return replace(self, call=replace(self.call, more={"params": params}))
+
+
+def submit(upload: Upload, key: str | None) -> Call[Submission]:
+    """Submit a job; without a key one is drawn."""
+    more = {"headers": {"Idempotency-Key": _key(key)}}
+    return Call("POST", "/v1/jobs", _submission, more, upload)
+
+
+def dry_run(upload: Upload) -> Call[DryRun]:
+    """Check and count a job."""
+    return Call("POST", "/v1/jobs", _dry_run, {"params": {"dry_run": "true"}}, upload)
+
+
+def job(job_id: str) -> Call[JobView]:
+    """Show a job."""
+    return Call("GET", f"/v1/jobs/{job_id}", view_of)
+
+
+def cancel(job_id: str, *, delete: bool) -> Call[JobView]:
+    """Cancel a job."""
+    params = {"shards": "delete"} if delete else {}
+    return Call("POST", f"/v1/jobs/{job_id}/cancel", view_of, {"params": params})
+
+
+def steer(job_id: str, verb: str) -> Call[JobView]:
+    """Pause or resume a job."""
+    return Call("POST", f"/v1/jobs/{job_id}/{verb}", view_of)
+
+
+def set_priority(job_id: str, priority: int) -> Call[JobView]:
+    """Change a job's priority."""
+    return Call("PATCH", f"/v1/jobs/{job_id}", view_of, {"json": {"priority": priority}})
+
+
+def retry_failed(job_id: str, *, unfinished: bool, key: str | None) -> Call[Submission]:
+    """Retry a job's images without a picture."""
+    more = {
+        "headers": {"Idempotency-Key": _key(key)},
+        "params": {"unfinished": "true"} if unfinished else {},
+        "timeout": RETRY_TIMEOUT_S,
+    }
+    return Call("POST", f"/v1/jobs/{job_id}/retry-failed", _submission, more)
+
+
+def timing(job_id: str) -> Call[dict[str, Any]]:
+    """A job's timing."""
+    return house(f"/v1/jobs/{job_id}/timing")
+
+
+def house(path: str) -> Call[dict[str, Any]]:
+    """Anything that is shown as it comes."""
+    return Call("GET", path, dict)
+
+
+def jobs(limit: int, **filters: str | None) -> Pages[JobView]:
+    """Lists of jobs."""
+    params = {name: value for name, value in filters.items() if value is not None}
+    call = Call("GET", "/v1/jobs", _views, {"params": params | {"limit": str(min(limit, 100))}})
+    return Pages(call, "cursor", "cursor")
+
+
+def results(job_id: str) -> Pages[dict[str, Any]]:
+    """Where a dataset lies, once for each page of its files."""
+    call = Call("GET", f"/v1/jobs/{job_id}/results", _whole, {"params": {"limit": 5_000}})
+    return Pages(call, "first", "next")
+
+
+def joined(pages: list[dict[str, Any]]) -> dict[str, Any]:
+    """The pages of `results` as one."""
+    return pages[-1] | {"files": [file for page in pages for file in page["files"]]}
+
+
+def items(job_id: str, first: int) -> Pages[dict[str, Any]]:
+    """A job's images one by one."""
+    found = _pages(f"/v1/jobs/{job_id}/items", "items", 1_000, "first", "next")
+    params = found.call.more["params"] | {"first": first}
+    return replace(found, call=replace(found.call, more={"params": params}))
+
+
+def failed(job_id: str) -> Pages[dict[str, Any]]:
+    """A job's images without a picture."""
+    return _pages(f"/v1/jobs/{job_id}/failed", "failed", 500, "cursor", "cursor")
+
+
+def picture_path(job_id: str, image: int) -> str:
+    """Where one picture's file is read."""
+    return f"/v1/jobs/{job_id}/items/{image}/picture"
+
+
+def view_of(fields: dict[str, Any]) -> JobView:
+    """The view in a reply."""
+    # Through JSON text, because strict values take lists for tuples only from there.
+    return JobView.model_validate_json(json.dumps(fields))
+
+
+def _pages(path: str, name: str, limit: int, asks: str, tells: str) -> Pages[dict[str, Any]]:
+    def read(reply: dict[str, Any]) -> list[dict[str, Any]]:
+        return list(reply[name])
+
+    return Pages(Call("GET", path, read, {"params": {"limit": limit}}), asks, tells)
+
+
+def _whole(reply: dict[str, Any]) -> list[dict[str, Any]]:
+    return [reply]
+
+
+def _views(reply: dict[str, Any]) -> list[JobView]:
+    return [view_of(fields) for fields in reply["jobs"]]
+
+
+def _submission(reply: dict[str, Any]) -> Submission:
+    fields = {name: reply[name] for name in Submission.model_fields if name in reply}
+    return Submission.model_validate(fields)
+
+
+def _dry_run(reply: dict[str, Any]) -> DryRun:
+    fields = {name: reply[name] for name in DryRun.model_fields if name in reply}
+    return DryRun.model_validate(fields)
+
+
+def _key(key: str | None) -> str:
+    return key if key is not None else uuid.uuid4().hex
