@@ -38,6 +38,16 @@ def show_pairs(title: str, pairs: Mapping[str, object]) -> None:
     _console().print(table)
 
 
+def show_table(columns: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> None:
+    """A line per row under the columns' names."""
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _console().print(table)
+
+
 def show_jobs(views: "Sequence[JobView]") -> None:
     """A line per job."""
     table = Table(box=None, pad_edge=False)

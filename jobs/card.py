@@ -79,7 +79,7 @@ def dataset_card(
             *_shortcomings(index, ended),
             "",
             *_table("How they were made", _recipe_facts(job, manifests)),
-            *_table("Licences of the weights", sorted(licences.items())),
+            *_table("Licences of the weights", _licence_facts(job, licences)),
             *_table("Time", _timing_facts(timing)),
             _READING.format(extension=extension),
         ]
@@ -161,6 +161,14 @@ def _recipe_facts(job: Job, manifests: Sequence[Manifest]) -> Iterable[tuple[str
     lost = sum(one.tokens_lost for one in manifests)
     if lost:
         yield "prompt tokens not read", str(lost)
+
+
+def _licence_facts(job: Job, licences: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Those that the job was accepted under; of a job that tells none, the catalog's."""
+    told = [
+        (one.name, f"{one.licence}, commercial use {one.commercial}") for one in job.recipe.licences
+    ]
+    return told or sorted(licences.items())
 
 
 def _timing_facts(timing: Timing) -> Iterable[tuple[str, str]]:

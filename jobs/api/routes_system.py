@@ -5,13 +5,19 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from jobs.accelerators import AcceleratorEntry
 from jobs.api.house import House, UsesHouse
 from jobs.api.problems import responses
 from jobs.api.services import UsesServices
 from jobs.api.visitor import ADMIN
-from jobs.entries import ModelEntry, StyleEntry
 from jobs.errors import FewstepError
+from jobs.offers import (
+    AcceleratorOffer,
+    ModelOffer,
+    StyleOffer,
+    accelerator_offers,
+    model_offers,
+    style_offers,
+)
 from jobs.redis_client import check_server
 
 router = APIRouter(prefix="/v1", tags=["catalog and cluster"])
@@ -53,21 +59,21 @@ class Health(BaseModel):
 
 
 @router.get("/models", summary="Base models by name")
-def models(services: UsesServices) -> dict[str, ModelEntry]:
-    """What each can make: sizes in pixels, default steps and guidance, its accelerator."""
-    return services.catalog.models
+def models(services: UsesServices) -> dict[str, ModelOffer]:
+    """What each can make, with what, under which licence, and what it takes in memory."""
+    return model_offers(services.catalog)
 
 
 @router.get("/accelerators", summary="Few-step adapters by name")
-def accelerators(services: UsesServices) -> dict[str, AcceleratorEntry]:
-    """The models each fits, and the steps and guidance it allows."""
-    return services.catalog.accelerators
+def accelerators(services: UsesServices) -> dict[str, AcceleratorOffer]:
+    """The models each fits, the steps and guidance it allows, and its licence."""
+    return accelerator_offers(services.catalog)
 
 
 @router.get("/styles", summary="Style LoRAs by name")
-def styles(services: UsesServices) -> dict[str, StyleEntry]:
-    """The models each fits, and its default weight."""
-    return services.catalog.styles
+def styles(services: UsesServices) -> dict[str, StyleOffer]:
+    """The models each fits, its default weight and its licence."""
+    return style_offers(services.catalog)
 
 
 @router.get(

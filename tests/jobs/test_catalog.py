@@ -9,9 +9,12 @@ from pydantic import ValidationError
 from jobs.architectures import fingerprint, name_of
 from jobs.catalog import SHIPPED, Catalog, load_catalog
 from jobs.errors import BadConfiguration, InvalidInput
+from jobs.job import JobRequest
 from jobs.licences import licence_notes
 from jobs.recipe import Recipe, RecipeRequest, StyleWeight
+from jobs.rows import Row
 from jobs.samplers import SAMPLERS
+from jobs.submit import dry_run_job
 
 FREE = load_catalog(allow_noncommercial=True)
 CATALOG = load_catalog()
@@ -71,6 +74,18 @@ def test_noncommercial_needs_consent() -> None:
     assert "FEWSTEP_ALLOW_NONCOMMERCIAL=true" in str(error)
     recipe = FREE.resolve(RecipeRequest(model="sdxl", accelerator="dmd2-sdxl"))
     assert any("forbids commercial use" in note for note in licence_notes(recipe.licences))
+
+
+def test_a_dry_run_shows_the_licence() -> None:
+    recipe = RecipeRequest(model="sdxl", accelerator="dmd2-sdxl")
+    reply = dry_run_job(
+        FREE,
+        tenant="t",
+        request=JobRequest(recipe=recipe),
+        rows=[Row(prompt="a cat")],
+        idempotency_key="k",
+    )
+    assert [one for one in reply.warnings if "dmd2-sdxl" in one and "forbids commercial" in one]
 
 
 def test_an_unknown_licence_is_a_note() -> None:

@@ -312,7 +312,7 @@ def test_the_card_tells_recipe_and_licences(fetched: Path) -> None:
     card = (fetched / "README.md").read_text()
 
     assert card.startswith("---\npretty_name: ")
-    assert "apache-2.0" in card
+    assert "| lcm-tiny | apache-2.0, commercial use allowed |" in card
     assert "lcm-tiny, weight 1" in card
     assert "1 images could not be made" in card
     assert 'path: "train/*.tar"' in card

@@ -1,0 +1,131 @@
+"""`fewstep models`: what can be rendered, with what, under which terms, in how much memory."""
+
+from typing import Annotated, Any
+
+import typer
+
+from fewstep.options import AsJson
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model, in full.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(models)
+
+
+def models(name: Name = None, *, json: AsJson = False) -> None:
+    """List the models of the catalog, or show one with its accelerators, licences and sizes."""
+    from fewstep.configuration import read_settings
+    from fewstep.report import as_json
+    from jobs.catalog import load_catalog
+    from jobs.errors import NotFound
+    from jobs.offers import accelerator_offers, model_offers
+
+    catalog = load_catalog(read_settings().catalog)
+    offers = model_offers(catalog)
+    if name is None:
+        if json:
+            as_json({one: offer.model_dump(mode="json") for one, offer in offers.items()})
+        else:
+            _show_all(offers)
+        return
+    if name not in offers:
+        raise NotFound(
+            f"there is no model {name!r}", where="NAME", remedy=f"known: {', '.join(offers)}"
+        )
+    fitting = {one: accelerator_offers(catalog)[one] for one in offers[name].accelerators}
+    if json:
+        as_json(
+            offers[name].model_dump(mode="json")
+            | {"accelerators": {one: a.model_dump(mode="json") for one, a in fitting.items()}}
+        )
+    else:
+        _show_one(name, offers[name], fitting)
+
+
+def _show_all(offers: dict[str, Any]) -> None:
+    from fewstep.report import show_table
+
+    show_table(
+        ("model", "architecture", "size", "M parameters", "GB", "accelerator", "licence"),
+        [
+            (
+                name,
+                one.architecture,
+                f"{one.width}x{one.height}",
+                _millions(one.parameters.total) if one.parameters else "-",
+                _gigabytes(one.footprint.engine_bytes) if one.footprint else "-",
+                one.accelerator or "-",
+                _terms(one),
+            )
+            for name, one in offers.items()
+        ],
+    )
+
+
+def _show_one(name: str, offer: Any, accelerators: dict[str, Any]) -> None:
+    from fewstep.report import show_pairs, show_table
+
+    pairs = {
+        "architecture": f"{offer.architecture} ({offer.title})",
+        "source": f"{offer.source} {offer.file} {offer.revision}".strip(),
+        "licence": _terms(offer),
+        "sizes": f"{offer.size_min} to {offer.size_max} in steps of {offer.size_multiple}; "
+        f"{offer.width}x{offer.height} unless asked",
+        "precision": f"{offer.dtype}; also: "
+        + (", ".join(one for one in offer.dtypes if one != offer.dtype) or "none"),
+        "styles": ", ".join(offer.styles) or "none",
+        "autoencoders": ", ".join(("own", *offer.vaes)),
+    }
+    show_pairs(name, pairs | _sizes(offer))
+    rows = [
+        (
+            one,
+            entry.sampler,
+            _span(entry.steps_min, entry.steps_max, entry.steps),
+            _span(entry.guidance_min, entry.guidance_max, entry.guidance),
+            "yes" if entry.negative_prompt else "no",
+            _terms(entry),
+        )
+        for one, entry in accelerators.items()
+    ]
+    show_table(("accelerator", "sampler", "steps", "guidance", "negative prompts", "licence"), rows)
+
+
+def _sizes(offer: Any) -> dict[str, str]:
+    """The memory figures, in millions of parameters and gigabytes of 10^9 bytes."""
+    counted, taken = offer.parameters, offer.footprint
+    if counted is None or taken is None:
+        return {"parameters": "nobody counted them"}
+    shown = {
+        "parameters": f"{_millions(counted.total)} M: UNet {_millions(counted.unet)}, "
+        f"text {_millions(counted.text)}, autoencoder {_millions(counted.vae)}",
+        "fused engine": f"{_gigabytes(taken.engine_bytes)} GB in {offer.dtype}, as the base alone",
+    }
+    if taken.adapter_parameters:
+        shown |= {
+            "adapter": f"{_millions(taken.adapter_parameters)} M, "
+            f"{_gigabytes(taken.adapter_bytes)} GB in half precision",
+            "to distil": f"{_gigabytes(taken.lora_training_bytes)} GB of state as a LoRA, "
+            f"{_gigabytes(taken.full_training_bytes)} GB as a whole model "
+            f"({taken.training_share:.0%}); activations not counted",
+        }
+    return shown
+
+
+def _span(low: float, high: float, usual: float) -> str:
+    return f"{usual:g}" if low == high else f"{usual:g} ({low:g} to {high:g})"
+
+
+def _terms(entry: Any) -> str:
+    """The licence and what it says of commercial use."""
+    return f"{entry.licence}, commercial use {entry.commercial}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f}"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f}"
