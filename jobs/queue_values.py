@@ -130,6 +130,11 @@ class Lease:
         """How many images it covers."""
         return self.stop - self.first
 
+    @property
+    def suspect(self) -> bool:
+        """Whether a process died on it before, or on the shard that it is a part of."""
+        return self.attempt > 1 or ":" in self.unit
+
 
 @dataclass(frozen=True, slots=True)
 class DoneUnit:

@@ -22,6 +22,11 @@ class StageTimes(Frozen):
     transfer_ms: float = 0.0
     encode_ms: float = 0.0
 
+    @property
+    def device_ms(self) -> float:
+        """What of it the device worked for."""
+        return self.text_ms + self.denoise_ms + self.decode_ms + self.transfer_ms
+
 
 class LoadTimes(Frozen):
     """Milliseconds from nothing to an engine on a device, by stage."""
@@ -54,6 +59,8 @@ class Maker(Frozen):
     accelerator_sha256: str = ""
     #: "NAME=WEIGHT@SHA256", one per style, in the order of fusing.
     styles: tuple[str, ...] = Field(default=(), strict=False)
+    #: `off`, `warm` or `max`: what is compiled may differ from what is not in its last bits.
+    compiled: str = "off"
 
 
 class ImageRecord(Frozen):
@@ -77,8 +84,11 @@ class ImageRecord(Frozen):
     bytes: int = 0
     #: Tokens of the prompt that the text encoder could not read.
     tokens_lost: int = 0
-    #: Which try made it: 1, and one more for each process that died on its unit before.
+    #: Which try made it: 1, and one more for each process that died on its unit before, and for
+    #: each time it was rendered again alone.
     attempt: int = 0
+    #: The shape of its batch, which decides last bits; 0: it never came into one.
+    batch_images: int = 0
     batch_position: int = 0
     created_ms: int = 0
     times: StageTimes = StageTimes()
@@ -105,5 +115,10 @@ class ShardTimes(Frozen):
     device_ms: float = 0.0
     encode_ms: float = 0.0
     upload_ms: float = 0.0
+    #: What the device stood still for before this unit's batches: claims and rows that had not
+    #: come, encoders that were all busy, uploads that were behind.
+    work_stall_ms: float = 0.0
+    encode_stall_ms: float = 0.0
+    store_stall_ms: float = 0.0
     started_ms: int = 0
     finished_ms: int = 0

@@ -38,16 +38,17 @@ function ops.submit() -- job tenant engine priority images shard_images max_atte
   return { 'ok', j }
 end
 
-function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') -> JSON list of leases
+function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') images -> JSON list of leases
   local worker, nonce, engine, want, ms = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
   local memo = call('HMGET', of('claim', worker), 'nonce', 'reply')
   if memo[1] == nonce then return memo[2] end
   reap(32)
-  local out = {}
+  local out, limit = {}, tonumber(ARGV[9] or '')
+  local room = limit or math.huge
   for priority = 9, 0, -1 do
     local lane = priority .. '|' .. engine
     for _ = 1, want * 4 + 64 do
-      local tenant = #out < want and next_tenant(lane)
+      local tenant = #out < want and room > 0 and next_tenant(lane)
       if not tenant then break end
       local j = call('ZRANGE', P .. 'fifo:' .. lane .. '|' .. tenant, 0, 0)[1]
       local u, more = next_unit(j)
@@ -55,6 +56,9 @@ function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') -> JS
         local given = lease(j, u, tenant, worker, ms, ARGV[8])
         charge(lane, tenant, (given.stop - given.first) * tonumber(call('HGET', job_key(j), 'unit_cost')))
         out[#out + 1] = given
+        room = room - (given.stop - given.first)
+        -- Nothing beside one on which a process died.
+        if limit and (tonumber(given.attempt) > 1 or string.find(u, ':', 1, true)) then room = 0 end
       elseif not more then
         deactivate(j)
         local later = call('ZRANGE', of('retry', j), 0, 0, 'WITHSCORES')[2]

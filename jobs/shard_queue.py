@@ -179,10 +179,14 @@ class ShardQueue(QueueViews, QueuePresence, QueueSpeeds):
         engine_key: str,
         want: int,
         lease_ms: int,
+        images: int | None = None,
         *,
         ahead: bool = False,
     ) -> list[Lease]:
         """Lease up to `want` units (1 to 64) of an engine, for `lease_ms` each.
+
+        With `images` no more once they are so many together, and none after one on which a
+        process died: whoever renders that should hold nothing else.
 
         By priority, then the tenant with the least device-seconds over weight, then the oldest
         job. The same nonce again gets the same leases; take a new one for each new claim. `ahead`:
@@ -191,7 +195,9 @@ class ShardQueue(QueueViews, QueuePresence, QueueSpeeds):
         checked_name(worker, "worker")
         checked_range(want, 1, 64, "want")
         checked_range(lease_ms, 1, MAX_LEASE_MS, "lease_ms")
-        reply = self._op("claim", worker, nonce, engine_key, want, lease_ms, "-" if ahead else "")
+        room = "" if images is None else images
+        news = "-" if ahead else ""
+        reply = self._op("claim", worker, nonce, engine_key, want, lease_ms, news, room)
         return [
             Lease(
                 row["job"],

@@ -73,6 +73,7 @@ _COLUMNS: dict[str, Any] = {
     "device": _TEXT,
     "torch": _TEXT,
     "diffusers": _TEXT,
+    "compiled": _TEXT,
     "fewstep": _TEXT,
     "created": pa.timestamp("ms", tz="UTC"),
 }
@@ -111,7 +112,7 @@ def shard_row(
         "shard": layout.stem(unit),
         "format": job.format,
         "quality": job.quality,
-        "batch_images": job.recipe.batch_images,
+        "batch_images": record.batch_images or job.recipe.batch_images,
         "created": _iso(record.created_ms),
         **record.times.model_dump(),
         **maker.model_dump(mode="json"),

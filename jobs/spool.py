@@ -1,6 +1,8 @@
 """The spool: a job's rows as JSONL pages in the store, written once and read by range."""
 
 import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import islice
 
@@ -43,17 +45,42 @@ def spool_rows(store: Store, rows: Iterable[Row], prefix: str) -> Rows:
     )
 
 
+class RowPages:
+    """Reads rows by range. Keeps the latest pages, because small shards share one; thread-safe."""
+
+    def __init__(self, store: Store, kept: int = 4) -> None:
+        self._store = store
+        self._kept = kept
+        self._pages: OrderedDict[str, list[bytes]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def rows(self, job: Job, first_row: int, stop_row: int) -> list[Row]:
+        """Rows `first_row` up to `stop_row` of a job; raises NotFound where a page is gone."""
+        first_page, stop_page = first_row // PAGE_ROWS, -(-stop_row // PAGE_ROWS)
+        lines: list[bytes] = []
+        for page in range(first_page, stop_page):
+            lines += self._lines(JobLayout.page(job.rows.prefix, page))
+        skipped = first_page * PAGE_ROWS
+        return [
+            Row.model_validate_json(line)
+            for line in lines[first_row - skipped : stop_row - skipped]
+        ]
+
+    def _lines(self, key: str) -> list[bytes]:
+        # Held while reading, so that the units of one claim read their page once.
+        with self._lock:
+            if key not in self._pages:
+                # Split at line feeds alone: JSON may hold other line separators as they are.
+                self._pages[key] = self._store.get(key).rstrip(b"\n").split(b"\n")
+            self._pages.move_to_end(key)
+            while len(self._pages) > self._kept:
+                self._pages.popitem(last=False)
+            return self._pages.get(key, [])
+
+
 def fetch_rows(store: Store, job: Job, first_row: int, stop_row: int) -> list[Row]:
     """Rows `first_row` up to `stop_row` of a job; raises NotFound where a page is gone."""
-    first_page, stop_page = first_row // PAGE_ROWS, -(-stop_row // PAGE_ROWS)
-    lines: list[bytes] = []
-    for page in range(first_page, stop_page):
-        # Split at line feeds alone: JSON may hold other line separators as they are.
-        lines += store.get(JobLayout.page(job.rows.prefix, page)).rstrip(b"\n").split(b"\n")
-    skipped = first_page * PAGE_ROWS
-    return [
-        Row.model_validate_json(line) for line in lines[first_row - skipped : stop_row - skipped]
-    ]
+    return RowPages(store).rows(job, first_row, stop_row)
 
 
 def _note_columns(columns: dict[str, ColumnKind | None], row: Row, number: int) -> None:

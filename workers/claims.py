@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from redis import RedisError
 
 from jobs.errors import FewstepError, LeaseLost, Unreachable
-from jobs.queue_values import Lease
 from jobs.shard_queue import ShardQueue
 from workers.device_faults import no_room
 from workers.leases import Held, LeaseKeeper
@@ -19,11 +18,13 @@ log = logging.getLogger(__name__)
 
 #: Between two tries to read from a store that does not answer, while the lease is kept.
 STORE_AWAY_S = 5.0
+#: Units in one claim, however small they are.
+MOST_UNITS = 32
 
 
 @dataclass
 class Claims:
-    """Claims for one renderer; to be used by one thread at a time."""
+    """Claims for one renderer. `next` is for one thread; the rest may be called by any."""
 
     worker: str
     engine_key: str
@@ -35,35 +36,41 @@ class Claims:
     trouble: str = ""
     _nonce: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def next(self) -> Work | None:
-        """The next unit; None where there is none, Redis is away, or the renderer drains.
+    def next(self, images: int) -> list[Held]:
+        """Units of about `images` images together; none where there are none, or Redis is away.
 
-        None too where the node has no room for what it would render (`trouble` says so). Raises
-        BadConfiguration where the store refuses us: the unit is given back before.
+        One on which a process died comes last: nothing else may be claimed beside it. None too
+        where the node has no room for what it would render (`trouble` says so).
         """
         self.trouble = no_room()
         if self.trouble:
             log.error("no_room worker=%s error=%s", self.worker, self.trouble)
         if self.draining.is_set() or self.trouble:
-            return None
+            return []
         sent = time.monotonic()
-        lease = self._claim()
-        return self._fetch(self.keeper.hold(lease, sent)) if lease else None
-
-    def _claim(self) -> Lease | None:
         try:
             leases = self.queue.claim(
-                self.worker, self._nonce, self.engine_key, 1, self.lease_ms, ahead=True
+                self.worker,
+                self._nonce,
+                self.engine_key,
+                MOST_UNITS,
+                self.lease_ms,
+                images,
+                ahead=True,
             )
         except (FewstepError, RedisError) as error:
-            # The same nonce next time: should Redis have answered after all, that unit is ours.
+            # The same nonce next time: should Redis have answered after all, those units are ours.
             log.warning("claim_failed worker=%s error=%s", self.worker, error)
-            return None
+            return []
         self._nonce = uuid.uuid4().hex
-        return leases[0] if leases else None
+        return [self.keeper.hold(lease, sent) for lease in leases]
 
-    def _fetch(self, held: Held) -> Work | None:
-        """The unit's rows. While the store is away the lease is kept, and nothing is counted."""
+    def fetch(self, held: Held) -> Work | None:
+        """The unit's rows; None where it was given back.
+
+        While the store is away the lease is kept, and nothing is counted. Raises BadConfiguration
+        where the store refuses us: the unit is given back before.
+        """
         while True:
             try:
                 return self.source.fetch(held)
@@ -73,6 +80,10 @@ class Claims:
                 if self.draining.wait(STORE_AWAY_S) or not _ours(held):
                     self.release(held, "drained")
                     return None
+            except LeaseLost as error:
+                log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
+                self.release(held, str(error))
+                return None
             except FewstepError as error:
                 log.error("fetch_failed unit=%s error=%s", held.lease.unit, error)
                 self.release(held, f"its rows cannot be read: {error}")

@@ -1,8 +1,9 @@
 """Delivering: a rendered unit into the dataset, or one that lies there already."""
 
 import logging
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis import RedisError
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Delivery:
-    """Commits units and says done for one renderer."""
+    """Commits units and says done for one renderer; several threads may call it at once."""
 
     queue: ShardQueue
     store: Store
@@ -29,6 +30,7 @@ class Delivery:
     claims: Claims
     maker: Maker
     images_done: int = 0
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def adopt(self, work: Work) -> bool:
         """Whether the unit's tar was there already: then only what derives from it is written."""
@@ -120,5 +122,6 @@ class Delivery:
         )
         self.keeper.drop(work.held)
         self.keeper.moved()
-        self.images_done += work.unit.images
+        with self._counting:
+            self.images_done += work.unit.images
         log.info("shard_done job=%s unit=%s answer=%s", lease.job_id, lease.unit, answer)

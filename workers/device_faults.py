@@ -28,6 +28,12 @@ def is_sticky(error: RuntimeError) -> bool:
     return any(sign in text for sign in STICKY)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a smaller batch may go where this one did not: torch's word for it, GPU or CPU."""
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
 #: What a node has run out of, whatever the unit: disk, quota, open files.
 EXHAUSTED = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}

@@ -95,12 +95,13 @@ class LeaseKeeper:
         self.moved()
         return held
 
-    def begin(self, held: Held) -> None:
-        """Say which unit is in hand from now on: a death is its doing, not that of its neighbours.
+    def begin(self, *begun: Held) -> None:
+        """Say which units are in hand from now on: a death is their doing, not their neighbours'.
 
-        Waits for Redis, as the unit may kill at once; an error is logged, the next beat says it.
+        Waits for Redis, as a unit may kill at once; an error is logged, the next beat says it.
         """
-        held.progress = held.lease.first
+        for held in begun:
+            held.progress = held.lease.first
         try:
             self._renew()
         except (FewstepError, RedisError) as error:

@@ -4,7 +4,6 @@ torch and diffusers are imported inside: the scheduler imports the actor and mus
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -15,7 +14,7 @@ from jobs.records import LoadTimes, Maker
 from jobs.settings import Settings
 from workers.depot import Depot
 from workers.leases import LeaseKeeper
-from workers.work import RendersShards
+from workers.work import RendersBatches
 
 #: Encoder threads beside a GPU: one cannot keep up with it.
 GPU_ENCODERS = 8
@@ -25,7 +24,7 @@ GPU_ENCODERS = 8
 class Parts:
     """A loaded engine behind the face that the shard loop knows."""
 
-    renderer: RendersShards
+    renderer: RendersBatches
     device: str
     model_sha256: str
     accelerator_sha256: str
@@ -49,23 +48,28 @@ class Parts:
 def load_parts(recipe_json: str, settings: Settings, keeper: LeaseKeeper) -> Parts:
     """Load the engine of a recipe; raises what `load_engine` raises, or NoCapacity."""
     from workers.engine import load_engine, pick_device
+    from workers.mending import MendingRenderer, remedies
     from workers.render import BatchRenderer
-    from workers.shard_render import ShardRenderer
+    from workers.shapes import BatchShapes
 
     recipe = Recipe.model_validate_json(recipe_json)
     device = pick_device(settings.threads)
     _check_device(device.type)
     engine = load_engine(recipe, device, Depot.of(settings))
+    on_gpu, name = device.type == "cuda", _device_name(device.type)
     encoders = settings.threads
-    if device.type == "cuda":
+    if on_gpu:
         encoders = max(encoders, min(GPU_ENCODERS, os.cpu_count() or 1))
     return Parts(
-        renderer=ShardRenderer(
+        renderer=MendingRenderer(
             BatchRenderer(engine, keeper.moved),
-            ThreadPoolExecutor(encoders, "encode"),
+            BatchShapes(name, settings.home / "batch-shapes"),
+            remedies(engine.vae.dtype, engine.dtype),
+            encoders,
             engine.load_ms,
+            ahead=1 if on_gpu else 0,
         ),
-        device=_device_name(device.type),
+        device=name,
         model_sha256=engine.model_sha256,
         accelerator_sha256=engine.accelerator_sha256,
         styles=engine.styles,

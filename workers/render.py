@@ -1,79 +1,144 @@
 """The render loop: a fixed-shape batch of images through text, denoising and decoding."""
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jobs.job import Image
 from jobs.recipe import Recipe
 from jobs.records import ErrorKind, StageTimes
+from workers.decode import GOOD, NOT_NUMBERS, ONE_COLOUR, Decoder, in_float32
+from workers.device_clock import DeviceClock, to_device, to_host
 from workers.engine import Engine
-from workers.noise import draw_noise
-from workers.sampler import make_sampler
+from workers.noise import NoiseAhead, Shape
+from workers.sampler import DiffusersSampler, Sampler, make_sampler
 from workers.text import Embedding, TextEncoder
+from workers.work import Rendered
 
-#: Pixels decoded at once: a VAE's full-resolution maps are the peak of a batch's memory.
-DECODE_PIXELS = 4 * 1024 * 1024
+#: What a batch is made with: the engine's dtype, the decoder in float32, or both nets in float32.
+Precision = Literal["own", "exact_decoder", "exact"]
 
-
-@dataclass(frozen=True)
-class Rendered:
-    """One image as pixels `[height, width, 3]` uint8, or why there are none."""
-
-    pixels: NDArray[np.uint8] | None
-    error: str
-    tokens_lost: int
-    position: int
-    kind: ErrorKind = ""
-    traceback: str = ""
+_TROUBLES: dict[int, tuple[str, ErrorKind]] = {
+    NOT_NUMBERS: ("the picture has values that are not numbers (NaN)", "nan"),
+    ONE_COLOUR: ("the picture has one single colour value", "flat"),
+}
 
 
 @dataclass(frozen=True)
+class Nets:
+    """The calls that stand in for an engine's own nets: compiled ones."""
+
+    unet: Callable[..., Any]
+    decode: Callable[..., Any]
+
+
 class Batch:
-    """A rendered batch: one entry per image asked for, and its stage times per image."""
+    """A batch that the device was asked for; whoever looks at it waits until it is there."""
 
-    images: list[Rendered]
-    times: StageTimes
+    def __init__(
+        self,
+        pixels: torch.Tensor,
+        verdicts: torch.Tensor,
+        lost: Sequence[int],
+        batch_images: int,
+        clock: DeviceClock,
+    ) -> None:
+        self._pixels = pixels
+        self._verdicts = verdicts
+        self._lost = lost
+        self._batch_images = batch_images
+        self._clock = clock
+
+    @cached_property
+    def times(self) -> StageTimes:
+        """Stage times per image asked for."""
+        self._clock.wait()
+        spent = self._clock.milliseconds()
+        return StageTimes(**{f"{stage}_ms": ms / len(self._lost) for stage, ms in spent.items()})
+
+    @cached_property
+    def images(self) -> list[Rendered]:
+        """One entry per image asked for. Raises what torch raises where the device failed."""
+        self._clock.wait()
+        pixels, verdicts = self._pixels.numpy(), self._verdicts.tolist()
+        made = []
+        for place, lost in enumerate(self._lost):
+            error, kind = _TROUBLES.get(verdicts[place], ("", ""))
+            made.append(
+                Rendered(
+                    pixels=pixels[place] if verdicts[place] == GOOD else None,
+                    error=error,
+                    tokens_lost=lost,
+                    position=place,
+                    kind=kind,
+                    batch_images=self._batch_images,
+                    times=self.times,
+                )
+            )
+        return made
 
 
 class BatchRenderer:
     """Renders batches with one engine. Pixels depend on recipe, prompt and seed alone."""
 
-    def __init__(self, engine: Engine, moved: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        moved: Callable[[], None] = lambda: None,
+        nets: Nets | None = None,
+    ) -> None:
         """`moved` is called after every sampler step: the sign that the device does not hang."""
         self._engine = engine
         self._moved = moved
+        self._nets = nets
+        self._decoder = Decoder(engine, moved, nets.decode if nets else None)
+        self._noise = NoiseAhead()
         self._text: dict[int, TextEncoder] = {}
+        self._calls: dict[tuple[str, int], _Call] = {}
 
     @torch.inference_mode()
-    def render(self, recipe: Recipe, images: Sequence[Image]) -> Batch:
+    def render(
+        self, recipe: Recipe, images: Sequence[Image], precision: Precision = "own"
+    ) -> Batch:
         """Render up to `recipe.batch_images` images; a shorter list is padded to that shape.
 
-        A NaN or constant picture comes back as an error, never as pixels. Raises what torch
-        raises where the device fails.
+        Asks the device and does not wait for it. A NaN or constant picture comes back as an
+        error, never as pixels. Raises what torch raises where the device fails.
         """
         size = recipe.batch_images
         if not 0 < len(images) <= size:
             raise ValueError(f"a batch holds 1 to {size} images, not {len(images)}")
-        clock = _Clock(self._engine.device)
-        cond, uncond = self._embed(recipe, images)
-        clock.lap("text")
-        latents = self._denoise(recipe, images, cond, uncond)
-        clock.lap("denoise")
-        pixels, finite = self._decode(latents)
-        clock.lap("decode")
-        host = pixels.cpu().numpy()
-        good = finite.cpu().tolist()
+        clock = DeviceClock(self._engine.device)
+        call = self._call(recipe)
+        with attention(self._engine):
+            cond, uncond = self._embed(recipe, images)
+            clock.lap("text")
+            exact_unet = precision == "exact"
+            with in_float32(self._engine.unet) if exact_unet else nullcontext():
+                latents = self._denoise(call, images, cond, uncond, exact_unet)
+            clock.lap("denoise")
+            exactly = precision != "own"
+            pixels, verdicts = self._decoder.pixels(latents, exactly=exactly)
+            clock.lap("decode")
+        host, judged = to_host(pixels), to_host(verdicts)
         clock.lap("transfer")
-        rendered = [
-            _judge(host[place], good[place], cond[place].lost, place)
-            for place in range(len(images))
-        ]
-        return Batch(rendered, clock.per_image(len(images)))
+        return Batch(host, judged, [one.lost for one in cond[: len(images)]], size, clock)
+
+    def draw_ahead(self, recipe: Recipe, images: Sequence[Image]) -> None:
+        """Begin to draw the noise of images that will be rendered soon."""
+        call = self._call(recipe)
+        self._noise.draw([image.seed for image in images], call.shape, call.draws)
+
+    def _call(self, recipe: Recipe) -> "_Call":
+        key = (recipe.batch_key, recipe.batch_images)
+        if key not in self._calls:
+            self._calls[key] = _Call(self._engine, recipe)
+        return self._calls[key]
 
     def _embed(
         self, recipe: Recipe, images: Sequence[Image]
@@ -89,22 +154,24 @@ class BatchRenderer:
 
     def _denoise(
         self,
-        recipe: Recipe,
+        call: "_Call",
         images: Sequence[Image],
         cond: list[Embedding],
         uncond: list[Embedding],
+        exactly: bool,
     ) -> torch.Tensor:
-        engine = self._engine
-        sampler = make_sampler(recipe, engine.scheduler_config)
-        noise = self._noise(recipe, images, sampler.draws)
-        embeddings = torch.stack([one.tokens for one in uncond + cond])
-        added = self._added(recipe, uncond + cond)
+        engine, recipe, sampler = self._engine, call.recipe, call.sampler()
+        dtype = torch.float32 if exactly else engine.dtype
+        unet = engine.unet if exactly or self._nets is None else self._nets.unet
+        noise = self._draw(call, images, dtype)
+        embeddings = torch.stack([one.tokens for one in uncond + cond]).to(dtype)
+        added = call.added(uncond + cond, dtype)
         latents = noise[0] * sampler.init_sigma
-        for index, timestep in enumerate(sampler.timesteps):
+        for index, timestep in enumerate(call.timesteps):
             inputs = sampler.model_input(latents, index)
             if recipe.guided:
                 inputs = torch.cat([inputs, inputs])
-            prediction = engine.unet(
+            prediction = unet(
                 inputs,
                 timestep,
                 encoder_hidden_states=embeddings,
@@ -119,99 +186,58 @@ class BatchRenderer:
             self._moved()
         return latents
 
-    def _noise(self, recipe: Recipe, images: Sequence[Image], draws: int) -> torch.Tensor:
-        engine = self._engine
+    def _draw(self, call: "_Call", images: Sequence[Image], dtype: torch.dtype) -> torch.Tensor:
+        seeds = [image.seed for image in images]
+        seeds += [0] * (call.recipe.batch_images - len(images))
+        noise = self._noise.take(seeds, call.shape, call.draws)
+        return to_device(noise, self._engine.device, dtype)
+
+
+class _Call:
+    """What all batches of a recipe have in common, worked out once and kept on the device."""
+
+    def __init__(self, engine: Engine, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._engine = engine
+        self._config = engine.scheduler_config
+        self._sampler = make_sampler(recipe, self._config)
+        self.draws = self._sampler.draws
         factor = engine.latent_factor
         channels = int(engine.unet.config.in_channels)
-        seeds = [image.seed for image in images]
-        seeds += [0] * (recipe.batch_images - len(images))
-        shape = (channels, recipe.height // factor, recipe.width // factor)
-        return draw_noise(seeds, shape, draws).to(engine.device, engine.dtype)
+        self.shape: Shape = (channels, recipe.height // factor, recipe.width // factor)
+        # A number would be sent to the device at every step.
+        self.timesteps = [
+            torch.as_tensor(timestep, device=engine.device) for timestep in self._sampler.timesteps
+        ]
+        sizes = [recipe.height, recipe.width, 0, 0, recipe.height, recipe.width]
+        self._sizes = torch.tensor(sizes, device=engine.device)
 
-    def _added(self, recipe: Recipe, embeddings: list[Embedding]) -> dict[str, torch.Tensor] | None:
+    def sampler(self) -> Sampler:
+        """A table serves every batch; diffusers' own samplers keep the history of one."""
+        if isinstance(self._sampler, DiffusersSampler):
+            return make_sampler(self.recipe, self._config)
+        return self._sampler
+
+    def added(
+        self, embeddings: list[Embedding], dtype: torch.dtype
+    ) -> dict[str, torch.Tensor] | None:
         """SDXL's further conditioning: pooled text and (size, crop, target size)."""
         pooled = [one.pooled for one in embeddings if one.pooled is not None]
         if not pooled:
             return None
-        sizes = [recipe.height, recipe.width, 0, 0, recipe.height, recipe.width]
-        ids = torch.tensor([sizes] * len(pooled), device=self._engine.device)
-        return {"text_embeds": torch.stack(pooled), "time_ids": ids.to(self._engine.dtype)}
-
-    def _decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels `[n, height, width, 3]` uint8 on the device, and which are finite `[n]`."""
-        step = _decode_batch(latents, self._engine.latent_factor)
-        parts = [self._decode_some(part) for part in latents.split(step)]
-        pixels, finite = zip(*parts, strict=True)
-        return torch.cat(pixels), torch.cat(finite)
-
-    def _decode_some(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        decoded = self._pixels(latents)
-        finite = _finite(decoded)
-        if self._engine.vae.dtype != torch.float32 and not bool(finite.all()):
-            # Only the bad ones are taken from float32: their neighbours keep their own pixels.
-            exact = self._pixels_exactly(latents)
-            decoded = torch.where(finite.view(-1, 1, 1, 1), decoded, exact)
-            finite = _finite(decoded)
-        unit = (decoded / 2 + 0.5).clamp(0, 1)
-        return unit.mul(255).round().nan_to_num().to(torch.uint8).permute(0, 2, 3, 1), finite
-
-    def _pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        vae = self._engine.vae
-        scaled = latents.to(vae.dtype) / vae.config.scaling_factor
-        decoded: torch.Tensor = vae.decode(scaled, return_dict=False)[0].float()
-        self._moved()
-        return decoded
-
-    def _pixels_exactly(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode in float32: half precision overflows in some autoencoders."""
-        vae = self._engine.vae
-        before = vae.dtype
-        vae.to(torch.float32)
-        try:
-            return self._pixels(latents)
-        finally:
-            vae.to(before)
+        ids = self._sizes.expand(len(pooled), -1).to(dtype)
+        return {"text_embeds": torch.stack(pooled).to(dtype), "time_ids": ids}
 
 
-def _finite(pictures: torch.Tensor) -> torch.Tensor:
-    """Which of `[n, 3, height, width]` have numbers only: `[n]`."""
-    return torch.isfinite(pictures).flatten(1).all(1)
+def attention(engine: Engine) -> AbstractContextManager[None]:
+    """The kernels of scaled dot product attention, in the order in which they are to be tried.
 
-
-def _decode_batch(latents: torch.Tensor, factor: int) -> int:
-    """Images decoded at once: the largest divisor of the batch within `DECODE_PIXELS`."""
-    count, _, height, width = latents.shape
-    limit = max(1, DECODE_PIXELS // (height * width * factor * factor))
-    return max(part for part in range(1, count + 1) if count % part == 0 and part <= limit)
-
-
-def _judge(pixels: NDArray[np.uint8], finite: bool, lost: int, place: int) -> Rendered:
-    if not finite:
-        text = "the picture has values that are not numbers (NaN)"
-        return Rendered(None, text, lost, place, "nan")
-    if pixels.min() == pixels.max():
-        return Rendered(None, "the picture has one single colour value", lost, place, "flat")
-    return Rendered(pixels, "", lost, place)
-
-
-class _Clock:
-    """Milliseconds between laps; on a GPU each lap waits for it, or it would time the launch."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._laps: dict[str, float] = {}
-        self._last = self._now()
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = self._now()
-        self._laps[stage] = (now - self._last) * 1e3
-        self._last = now
-
-    def per_image(self, images: int) -> StageTimes:
-        share = {f"{stage}_ms": spent / images for stage, spent in self._laps.items()}
-        return StageTimes(**share)
+    Said outright, because torch's own order differs between its releases, and with it last bits.
+    """
+    flash, rest = SDPBackend.FLASH_ATTENTION, [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    if engine.device.type != "cuda":
+        return sdpa_kernel([flash, SDPBackend.MATH])
+    hopper = torch.cuda.get_device_capability(engine.device) >= (9, 0)
+    cudnn = SDPBackend.CUDNN_ATTENTION
+    order = [cudnn, flash, *rest] if hopper else [flash, *rest, cudnn]
+    return sdpa_kernel(order, set_priority=True)

@@ -1,15 +1,14 @@
-"""A renderer's life without Ray: claim, render, commit, report, with one unit claimed ahead."""
+"""A renderer's life without Ray: claim, render, deliver, report, until drained."""
 
 import logging
 import random
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from redis import RedisError
 
-from jobs.errors import BadConfiguration, FewstepError, LeaseLost, NoCapacity
+from jobs.errors import BadConfiguration, FewstepError, NoCapacity
 from jobs.records import Maker
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
@@ -18,21 +17,25 @@ from workers.claims import Claims
 from workers.deliver import Delivery
 from workers.device_faults import DeviceLost
 from workers.leases import LeaseKeeper
-from workers.work import Paused, RenderedShard, RendersShards, Work, WorkSource
+from workers.pipeline import Pipeline
+from workers.prefetch import Prefetch
+from workers.work import RendersBatches, WorkSource
 
 log = logging.getLogger(__name__)
 
-#: Rendered units that may wait for their upload: beyond it the device waits, not the memory.
-COMMITS_AHEAD = 2
 IDLE_S = (0.2, 2.0)
+#: A batch that is not full waits this long for units that are on their way.
+FILL_S = 0.25
+#: How long the device's thread sleeps at most before it looks at its leases again.
+LOOK_S = 0.2
 
 
 @dataclass
 class ShardLoop:
     """Pulls units of one engine and delivers them, until drained.
 
-    Three threads beside the keeper's: the caller's owns the device, one claims and fetches the
-    next unit, one encodes and commits. A unit in any of them is held by its lease.
+    The caller's thread owns the device; claiming, reading, encoding and uploading have threads of
+    their own (`Prefetch`, `Pipeline`). A unit in any of them is held by its lease.
     """
 
     worker: str
@@ -41,7 +44,7 @@ class ShardLoop:
     queue: ShardQueue
     store: Store
     keeper: LeaseKeeper
-    renderer: RendersShards
+    renderer: RendersBatches
     maker: Maker
     draining: threading.Event = field(default_factory=threading.Event)
     state: str = "idle"
@@ -60,7 +63,10 @@ class ShardLoop:
         )
         self._delivery = Delivery(self.queue, self.store, self.keeper, self._claims, self.maker)
         self._fatal: FewstepError | None = None
-        self._room = threading.BoundedSemaphore(COMMITS_AHEAD)
+        self._wake = threading.Event()
+        self._idle = IDLE_S[0]
+        #: When the device's thread last rendered, or began to wait for its first unit.
+        self._turned = time.monotonic()
         self._last_scheduler = time.monotonic()
 
     @property
@@ -70,96 +76,91 @@ class ShardLoop:
 
     def run(self) -> None:
         """Render until drained; raises the error that makes going on pointless."""
-        with (
-            ThreadPoolExecutor(1, "claim") as claims,
-            ThreadPoolExecutor(1, "commit") as commits,
-        ):
-            ahead = claims.submit(self._claims.next)
-            idle = IDLE_S[0]
-            while not self._over():
-                work = self._result(ahead)
-                if work is None:
-                    idle = self._wait(idle)
-                    ahead = claims.submit(self._claims.next)
-                    continue
-                idle = IDLE_S[0]
-                ahead = claims.submit(self._claims.next)
-                self._serve(work, commits)
-            left = self._result(ahead)
-            if left is not None:
-                self._claims.release(left.held, "drained")
+        prefetch = Prefetch(self._claims, self._delivery.adopt, self._wake.set)
+        pipeline = Pipeline(
+            self.renderer,
+            self.keeper,
+            self._claims,
+            self._delivery.commit,
+            self._note_fatal,
+            self._wake.set,
+        )
+        try:
+            while not self._over() or pipeline.in_hand:
+                self._wake.clear()
+                self._turn(prefetch, pipeline)
+        finally:
+            for work in prefetch.close():
+                self._claims.release(work.held, "drained")
+            pipeline.close()
         if self._fatal is not None:
             raise self._fatal
 
     def _over(self) -> bool:
         return self.draining.is_set() or self._fatal is not None
 
-    def _result(self, ahead: "Future[Work | None]") -> Work | None:
-        try:
-            return ahead.result()
-        except FewstepError as error:
-            self._note_fatal(error)
-            return None
+    def _turn(self, prefetch: Prefetch, pipeline: Pipeline) -> None:
+        """Take in what has arrived, ask for more, and render one batch or wait."""
+        self._arrivals(prefetch, pipeline)
+        pipeline.look()
+        if self._over():
+            pipeline.give_back("drained", begun=self._fatal is not None)
+        nothing_comes = self._over() or (prefetch.dry and not prefetch.busy)
+        if nothing_comes and not pipeline.in_hand and not self._over():
+            self._wait()
+        if pipeline.lacking and not self._over():
+            prefetch.ask(pipeline.lacking)
+        overdue = time.monotonic() - self._turned > FILL_S
+        if self._step(pipeline, hurry=nothing_comes or overdue):
+            self._turned = time.monotonic()
+            return
+        since, expected = time.monotonic(), pipeline.in_hand or prefetch.busy
+        if not pipeline.in_hand:
+            self._turned = since
+        if not self._over() or pipeline.in_hand:
+            self._wake.wait(LOOK_S)
+        if expected:
+            pipeline.stood("work", since)
 
-    def _wait(self, idle: float) -> float:
+    def _step(self, pipeline: Pipeline, *, hurry: bool) -> bool:
+        try:
+            done = pipeline.step(hurry)
+        except DeviceLost as error:
+            log.error("device_lost worker=%s error=%s", self.worker, error)
+            self._note_fatal(error)
+            pipeline.give_back(str(error), begun=True)
+            return True
+        if done:
+            self.state, self._idle = "rendering", IDLE_S[0]
+            # An hour of work without a look at the scheduler is no hour without a scheduler.
+            self._last_scheduler = time.monotonic()
+        return done
+
+    def _arrivals(self, prefetch: Prefetch, pipeline: Pipeline) -> None:
+        try:
+            for work in prefetch.take():
+                pipeline.add(work)
+        except (FewstepError, RedisError) as error:
+            log.error("claim_failed worker=%s error=%s", self.worker, error)
+            self._note_fatal(error)
+
+    def _wait(self) -> None:
         """Wait for work, a little longer each time; leave where no scheduler lives."""
         self.trouble = self._claims.trouble
         self.state = "broken" if self.trouble else "idle"
-        self.draining.wait(idle * random.uniform(0.8, 1.2))
+        self.draining.wait(self._idle * random.uniform(0.8, 1.2))
+        self._idle = min(self._idle * 1.5, IDLE_S[1])
         try:
             age = self.queue.scheduler_age_ms()
         except (FewstepError, RedisError) as error:
             # Who cannot ask does not know: only an answer counts against the scheduler.
             log.warning("scheduler_age_failed worker=%s error=%s", self.worker, error)
-            return IDLE_S[1]
+            return
         if age is not None and age < self.settings.orphan_ms:
             self._last_scheduler = time.monotonic()
         elif (time.monotonic() - self._last_scheduler) * 1e3 > self.settings.orphan_ms:
             log.warning("orphaned worker=%s: no scheduler lives, leaving", self.worker)
             self.draining.set()
-        return min(idle * 1.5, IDLE_S[1])
-
-    def _serve(self, work: Work, commits: ThreadPoolExecutor) -> None:
-        """Adopt a unit that an earlier renderer finished, or render it and hand it on."""
-        self.state = "rendering"
-        self.keeper.begin(work.held)
-        try:
-            if self._delivery.adopt(work):
-                return
-            shard = self.renderer.render(work, self._still_ours)
-            work.held.progress = work.held.lease.stop
-        except LeaseLost as error:
-            log.warning("lease_lost unit=%s error=%s", work.held.lease.unit, error)
-            # Of a job that ends, the queue waits for this word; a lease that is lost has none.
-            self._claims.release(work.held, str(error))
-            return
-        except Paused:
-            self._claims.release(work.held, "paused")
-            return
-        except (FewstepError, RedisError) as error:
-            log.error("shard_failed unit=%s error=%s", work.held.lease.unit, error)
-            self._claims.release(work.held, str(error))
-            self._note_fatal(error)
-            return
-        # An hour of work without a look at the scheduler is no hour without a scheduler.
-        self._last_scheduler = time.monotonic()
-        self._room.acquire()
-        commits.submit(self._commit, work, shard)
-
-    def _commit(self, work: Work, shard: RenderedShard) -> None:
-        try:
-            error = self._delivery.commit(work, shard)
-        finally:
-            self._room.release()
-        if error is not None:
-            self._note_fatal(error)
-
-    def _still_ours(self, work: Work, finished: int) -> bool:
-        """Called between batches: whether to go on; raises LeaseLost where the lease is over."""
-        work.held.progress = work.held.lease.first + work.unit.indexes.index(finished)
-        self.keeper.moved()
-        work.held.check(time.monotonic())
-        return work.held.verdict != "pause"
 
     def _note_fatal(self, error: Exception) -> None:
         """Wrong keys, a broken device or a full disk do not mend themselves: stop, lose no unit."""

@@ -1,20 +1,24 @@
 """Work: a claimed unit with its job, its rows and its images, ready to be rendered."""
 
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from jobs.errors import LeaseLost
 from jobs.job import Image, Job
 from jobs.layout import JobLayout, Unit, layout_of
-from jobs.records import Picture, ShardTimes
+from jobs.recipe import Recipe
+from jobs.records import ErrorKind, Picture, ShardTimes, StageTimes
 from jobs.rounds import Accepted, read_accepted, unit_images
 from jobs.shard_queue import ShardQueue
-from jobs.spool import fetch_rows
+from jobs.spool import RowPages
 from jobs.store import Store
 from workers.leases import Held
 
@@ -36,12 +40,20 @@ class Work:
     fetch_ms: float
 
 
-#: Asked between batches with the index of the first unfinished image: False stops the shard.
-StillOurs = Callable[[Work, int], bool]
+@dataclass(frozen=True)
+class Rendered:
+    """One image as pixels `[height, width, 3]` uint8, or why there are none."""
 
-
-class Paused(Exception):
-    """The job was paused between two batches: give the shard back."""
+    pixels: NDArray[np.uint8] | None
+    error: str
+    tokens_lost: int
+    position: int
+    kind: ErrorKind = ""
+    traceback: str = ""
+    #: The shape of the batch it was made in, and how often it was rendered until it was this.
+    batch_images: int = 0
+    tries: int = 1
+    times: StageTimes = field(default_factory=StageTimes)
 
 
 @dataclass(frozen=True)
@@ -53,29 +65,50 @@ class RenderedShard:
     device_ms: float
 
 
-class RendersShards(Protocol):
-    """Whoever turns work into pictures; the loop around it need not know a neural net."""
+class RendersBatches(Protocol):
+    """Whoever turns images into pixels; the loop around it need not know a neural net.
 
-    def render(self, work: Work, still_ours: StillOurs) -> RenderedShard:
-        """Every image of `work`; raises LeaseLost, Paused or DeviceLost."""
+    `start` asks the device for a batch and `finish` waits for it. Both raise DeviceLost where the
+    device is of no more use; an image that cannot be made is a Rendered without pixels.
+    """
+
+    #: Threads that encode what it makes.
+    encoders: int
+    #: Batches that may have been started when the next one is.
+    ahead: int
+    #: Milliseconds that loading took: told once, with the first shard.
+    load_ms: float
+
+    def room(self, recipe: Recipe) -> int:
+        """Images of this recipe in one batch."""
+
+    def draw_ahead(self, recipe: Recipe, images: Sequence[Image]) -> None:
+        """Prepare what can be prepared for images that come soon."""
+
+    def start(self, recipe: Recipe, images: Sequence[Image]) -> Any:
+        """Ask the device for a batch."""
+
+    def finish(self, started: Any) -> list[Rendered]:
+        """The images of a batch that was started, in its order."""
 
 
 class WorkSource:
-    """Reads what a lease stands for from the store; not for use by several threads at once."""
+    """Reads what a lease stands for from the store; several threads may ask at once."""
 
     def __init__(self, store: Store, queue: ShardQueue, prefix: str) -> None:
         self._store = store
         self._queue = queue
         self._prefix = prefix
         self._jobs: OrderedDict[str, Accepted] = OrderedDict()
+        self._pages = RowPages(store)
+        self._lock = threading.Lock()
 
     def fetch(self, held: Held) -> Work:
         """The unit's rows and images; raises what the store raises."""
         started = time.monotonic()
         lease = held.lease
         accepted = self._job(lease.job_id)
-        rows = partial(fetch_rows, self._store)
-        unit, images = unit_images(accepted, lease.unit, rows, self._store)
+        unit, images = unit_images(accepted, lease.unit, self._pages.rows, self._store)
         return Work(
             held=held,
             job=accepted.job,
@@ -87,13 +120,15 @@ class WorkSource:
         )
 
     def _job(self, job_id: str) -> Accepted:
-        job = self._jobs.get(job_id)
-        if job is None:
-            record = self._queue.job(job_id)
-            if record is None:
-                raise LeaseLost("the queue forgot the job", where=job_id)
-            job = read_accepted(self._store, self._prefix, record.tenant, job_id)
-            self._jobs[job_id] = job
-            if len(self._jobs) > KEPT_JOBS:
-                self._jobs.popitem(last=False)
-        return job
+        # Held while reading, so that the units of one claim read their job once.
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None:
+                record = self._queue.job(job_id)
+                if record is None:
+                    raise LeaseLost("the queue forgot the job", where=job_id)
+                job = read_accepted(self._store, self._prefix, record.tenant, job_id)
+                self._jobs[job_id] = job
+                if len(self._jobs) > KEPT_JOBS:
+                    self._jobs.popitem(last=False)
+            return job

@@ -132,13 +132,13 @@ class Injector:
         engine.vae.decode = self._decode(engine.vae.decode)
         render, at, pace = BatchRenderer.render, self.at, self._pace_s
 
-        def batch(this: Any, recipe: Any, images: Any) -> Any:
+        def batch(this: Any, recipe: Any, images: Any, *rest: Any) -> Any:
             prompts = [image.row.prompt for image in images]
             at("batch", prompts)
             self._broken = self._places(prompts)
             # A slower device: a fault that takes a second finds it at work.
             time.sleep(pace)
-            return render(this, recipe, images)
+            return render(this, recipe, images, *rest)
 
         BatchRenderer.render = batch  # type: ignore[method-assign]
         staging.write_tar = self._then("tar_closed", staging.write_tar)

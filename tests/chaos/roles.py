@@ -35,7 +35,7 @@ def warm_up() -> None:
 
     import scheduler.loop  # noqa: F401
     import workers.actor
-    import workers.shard_render  # noqa: F401
+    import workers.mending  # noqa: F401
     from workers import engine, text  # noqa: F401
     from workers.engine import load_engine, pick_device
 

@@ -4,7 +4,6 @@ import io
 import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +26,10 @@ from scheduler.finish import finish_ready
 from tests.servers import wait_until
 from workers.engine import Engine
 from workers.leases import LeaseKeeper
+from workers.mending import MendingRenderer
 from workers.render import BatchRenderer
+from workers.shapes import BatchShapes
 from workers.shard_loop import ShardLoop
-from workers.shard_render import ShardRenderer
 
 PREFIX = "datasets"
 
@@ -75,7 +75,6 @@ class House:
             self.settings.renew_ms,
             lambda: {"actor": name, "engine_key": engine_key},
         )
-        encoders = ThreadPoolExecutor(1, "encode")
         maker = Maker(
             worker=name,
             device="cpu",
@@ -92,7 +91,7 @@ class House:
             queue=self.queue,
             store=self.store,
             keeper=keeper,
-            renderer=ShardRenderer(BatchRenderer(self.engine), encoders),
+            renderer=MendingRenderer(BatchRenderer(self.engine, keeper.moved), BatchShapes("cpu")),
             maker=maker,
         )
 
@@ -111,8 +110,6 @@ class House:
                 loop.draining.set()
                 thread.join()
                 loop.keeper.stop()
-                assert isinstance(loop.renderer, ShardRenderer)
-                loop.renderer.encoders.shutdown()
 
     def render(self, job: Job, renderers: int = 1) -> None:
         """Render the job to its end and finish it."""

@@ -49,15 +49,16 @@ def test_a_claim_without_a_renderer_runs_out(house: House, tmp_path: Path) -> No
 
 
 def test_a_drained_renderer_gives_its_next_shard_back(house: House, tmp_path: Path) -> None:
-    job = house.submit(PROMPTS, JobRequest(shard_images=2, seed=1))
+    prompts = "\n".join(f"a big red circle {number}" for number in range(160))
+    job = house.submit(prompts, JobRequest(shard_images=16, seed=1))
     with house.rendering(job) as loops:
         wait_until(lambda: loops[0].images_done > 0, "the first shard", 60)
     assert not house.queue.leases()
     left = house.queue.job(job.id)
     assert left is not None
-    assert 0 < left.done_images < 12
+    assert 0 < left.done_images < 160
     house.render(job)
-    assert images_of(house, job, tmp_path) == list(range(12))
+    assert images_of(house, job, tmp_path) == list(range(160))
 
 
 @pytest.mark.parametrize("renew_ms", [200, 200_000])
