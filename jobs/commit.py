@@ -36,9 +36,9 @@ from jobs.staging import (
     copy_to_final,
     downloaded,
     failed_rows,
+    known_upload_ms,
     put_failed,
     put_upload_ms,
-    read_upload_ms,
     remove_staged,
     stage_tar,
     tar_file,
@@ -144,7 +144,7 @@ def adopt_unit(
         made = read_tar(tar.file)
         facts = claim.facts(tar, found.etag)
     rows = [*made, *failed_rows(store, layout, unit, maker_token, made)]
-    upload_ms = read_upload_ms(store, layout, unit, maker_token)
+    upload_ms = known_upload_ms(store, layout, unit, maker_token, found)
     return claim.complete(
         CommittedTar(
             unit, facts, rows, maker_token, token, attempt, times_from_rows(rows), upload_ms

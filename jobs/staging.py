@@ -20,6 +20,9 @@ from jobs.store import Store
 FAILED = "failed.jsonl"
 TAR = "tar"
 UPLOAD = "upload.json"
+#: In the metadata of a tar that was copied: what staging it took, for every writer of the table,
+#: also one that comes when nothing is staged any more.
+UPLOAD_MS = "upload-ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +120,13 @@ def stage_tar(
 
 def copy_to_final(store: Store, layout: JobLayout, unit: Unit, token: str) -> ObjectInfo | None:
     """Copy the winner's staged tar to its final name; None where it is not staged any more."""
+    upload_ms = read_upload_ms(store, layout, unit, token)
     staged = store.head(layout.staged(unit, token, TAR))
-    if staged is None:
+    # Who wins has written both, and they are removed together: half of it is all of it gone.
+    if staged is None or upload_ms is None:
         return None
     # The token last: a store that forgot its metadata still learns whose tar this is.
-    metadata = {**staged.metadata, "token": token}
+    metadata = {**staged.metadata, UPLOAD_MS: repr(upload_ms), "token": token}
     try:
         store.copy(staged.key, layout.tar(unit), content_type=CONTENT_TYPE, metadata=metadata)
     except NotFound:
@@ -144,6 +149,14 @@ def read_upload_ms(store: Store, layout: JobLayout, unit: Unit, token: str) -> f
         return float(json.loads(store.get(layout.staged(unit, token, UPLOAD)))["upload_ms"])
     except NotFound:
         return None
+
+
+def known_upload_ms(
+    store: Store, layout: JobLayout, unit: Unit, token: str, tar: ObjectInfo
+) -> float | None:
+    """The same, of a committed tar: it says so itself, or what is staged does."""
+    noted = tar.metadata.get(UPLOAD_MS)
+    return float(noted) if noted else read_upload_ms(store, layout, unit, token)
 
 
 def remove_staged(store: Store, layout: JobLayout, unit: Unit, token: str) -> None:

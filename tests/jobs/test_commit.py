@@ -249,3 +249,25 @@ def test_failed_rows_are_found_where_the_store_forgot_whose_tar_it_is(store: Sto
 def test_pictures_must_be_the_units(store: Store) -> None:
     with pytest.raises(ValueError, match="not the images"):
         commit(store, OneLease("1"), "1", PICTURES[1:])
+
+
+@pytest.mark.parametrize("forgot", [False, True])
+def test_who_comes_when_nothing_is_staged_any_more_writes_the_same_bytes(
+    store: Store, forgot: bool
+) -> None:
+    """A claim looked before the manifest was there, and goes on when all of it is: after Redis has
+    gone back to an old snapshot, two claims of a unit are at work at once."""
+    arbiter = OneLease("7")
+    done = commit(store, arbiter, "7", made_pictures(JOB, UNIT))
+    before = committed_bytes(store)
+    store.delete([LAYOUT.manifest(UNIT)])
+
+    late = adopt(store, OneLease("9") if forgot else arbiter, "9")
+
+    assert late is not None
+    assert late.manifest.parquet == done.manifest.parquet.model_copy(
+        update={"etag": late.manifest.parquet.etag}
+    )
+    after = committed_bytes(store)
+    del before[LAYOUT.manifest(UNIT)], after[LAYOUT.manifest(UNIT)]
+    assert after == before
