@@ -12,6 +12,7 @@ from jobs.errors import BadConfiguration
 from jobs.recipe import Recipe, RecipeRequest
 from jobs.settings import Settings
 from jobs.store import Store
+from tests.single_file import write_single_file
 from tests.small_bases import SmallBase, random_pairs, save_vae
 from workers.depot import Depot
 from workers.engine import load_engine
@@ -119,3 +120,26 @@ def test_one_file_needs_a_configuration(small_sd15: SmallBase, tmp_path: Path) -
     small.model["config"] = f"path:{small_sd15.folder}"
     with pytest.raises(BadConfiguration, match="do not load as a sd pipeline"):
         load_engine(recipe_of(small), CPU)
+
+
+def test_one_file_loads_without_a_network(
+    small_sd15: SmallBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a local folder for configuration and tokenizers: the very nets of the folder."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a hub was asked")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    file = tmp_path / "model.safetensors"
+    write_single_file(small_sd15.folder, file)
+    small = SmallBase("sd15", small_sd15.folder, small_sd15.entry)
+    wanted = load_engine(recipe_of(small), CPU)
+    small.model |= {"source": f"path:{file}", "config": f"path:{small_sd15.folder}"}
+    found = load_engine(recipe_of(small), CPU)
+    for part in ("unet", "vae", "text_encoder"):
+        one = getattr(wanted.pipeline, part).state_dict()
+        two = getattr(found.pipeline, part).state_dict()
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one), part
+    assert found.scheduler_config == wanted.scheduler_config
