@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     #: Where prompt files may lie that jobs name instead of sending them: places like
     #: `s3://inbox/{tenant}/`, separated by spaces. Nothing: only files that are sent.
     prompt_sources: str = ""
+    #: Whether tenants may have webhooks: to public https addresses, or (for trials) to this very
+    #: machine too.
+    webhooks: Literal["off", "https", "loopback"] = "off"
     #: How long `/v1/images/generations` waits for its pictures before it gives up, in seconds.
     images_wait_s: float = Field(default=120.0, gt=0, le=3_600)
     #: What an hour of a device costs, in any currency: for estimates.

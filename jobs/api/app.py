@@ -1,6 +1,7 @@
 """The app: routes, errors, and the reader of events that lives as long as the app."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -15,6 +16,7 @@ from jobs.api import (
     routes_retry,
     routes_submit,
     routes_system,
+    routes_webhooks,
 )
 from jobs.api.house import House
 from jobs.api.metrics import Measured
@@ -36,8 +38,11 @@ _PARTS = (
     routes_files,
     routes_batches,
     routes_images,
+    routes_webhooks,
     routes_system,
 )
+#: How long a message to a webhook may hold up the end.
+STOP_S = 2.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -51,9 +56,18 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reader = asyncio.create_task(fan.run())
+        stop = threading.Event()
+        sender = threading.Thread(
+            target=house.tell_hooks, args=(stop,), name="webhooks", daemon=True
+        )
+        if settings.webhooks != "off":
+            sender.start()
         try:
             yield
         finally:
+            stop.set()
+            if sender.is_alive():
+                await asyncio.to_thread(sender.join, STOP_S)
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader

@@ -1,5 +1,6 @@
 """What all requests share: catalog, connections, keys; connected when first needed."""
 
+import logging
 import threading
 from functools import cached_property, lru_cache
 from typing import Annotated
@@ -11,6 +12,7 @@ from jobs.api.body import UPLOAD_MAX
 from jobs.api.key_ring import KeyRing
 from jobs.api.metrics import Metrics
 from jobs.catalog import load_catalog
+from jobs.errors import FewstepError
 from jobs.events import EventFeed
 from jobs.key_store import KeyStore
 from jobs.layout import segment
@@ -23,9 +25,16 @@ from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from jobs.views import JobViews
+from jobs.webhook_outbox import Outbox
+from jobs.webhook_sender import Sender
+from jobs.webhooks import HookStore
+
+log = logging.getLogger(__name__)
 
 #: Tenants whose views, with the jobs they have read, are kept in memory.
 TENANTS_KEPT = 200
+#: Between two looks for a store that is away.
+RETRY_S = 5.0
 
 
 class House:
@@ -45,6 +54,7 @@ class House:
         self.queue = ShardQueue(self._redis, keep_ms=settings.keep_ms)
         self.feed = EventFeed(self._redis)
         self.allowance = Allowance(self._redis)
+        self.outbox = Outbox(self._redis)
         self.keys = KeyRing(lambda: KeyStore(self.store, settings.s3_prefix))
         #: Answers or fails within two seconds: for health checks.
         self.probe = heartbeat_client(url)
@@ -71,6 +81,22 @@ class House:
     def links(self) -> LinkSigner:
         """Links to single pictures; raises Unreachable while the store cannot be reached."""
         return LinkSigner(self.store, self.settings.s3_prefix)
+
+    @cached_property
+    def hooks(self) -> HookStore:
+        """Everybody's webhooks; raises Unreachable while the store cannot be reached."""
+        return HookStore(self.store, self.settings.s3_prefix)
+
+    def tell_hooks(self, stop: threading.Event) -> None:
+        """Tell webhooks what happens, until told to stop; waits for the store to come up."""
+        while not stop.is_set():
+            try:
+                hooks = self.hooks
+            except FewstepError as error:
+                log.warning("webhooks wait: %s", error)
+                stop.wait(RETRY_S)
+                continue
+            Sender(self.queue, self.feed, self.outbox, hooks, self.settings.webhooks).run(stop)
 
     def _views_of(self, tenant: str) -> JobViews:
         """Views of one tenant's jobs."""

@@ -1,22 +1,16 @@
 """OpenAI's routes in our API: their bodies, their errors, and what they stand on."""
 
-import json
-from typing import Any, TypeVar
+from typing import Any
 
-from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from jobs.api.body import read_object
-from jobs.api.problems import raise_invalid
 from jobs.api.services import Services
 from jobs.control import steer
 from jobs.errors import NotFound
 from jobs.facade.batches import Batches
 from jobs.facade.shelf import Shelf
-from jobs.recipe import Frozen
 from jobs.states import TERMINAL
 
-Body = TypeVar("Body", bound=Frozen)
 #: Links in a batch's output open their pictures for so long, in seconds.
 BATCH_LINK_S = 7 * 24 * 3600
 
@@ -39,26 +33,6 @@ class OpenAIProblem(BaseModel):
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error replies of a route, for its OpenAPI entry."""
     return {status: {"model": OpenAIProblem} for status in (401, 403, 429, 503, *statuses)}
-
-
-def body_of(kind: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI entry of a JSON body that the route reads by itself."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema, "example": example}},
-        }
-    }
-
-
-async def read_body(request: Request, kind: type[Body]) -> Body:
-    """The body as such a value; raises what names the field that is wrong."""
-    value = await read_object(request)
-    try:
-        return kind.model_validate_json(json.dumps(value))
-    except ValidationError as error:
-        raise_invalid(error, "")
 
 
 def shelf_of(services: Services) -> Shelf:

@@ -1,12 +1,18 @@
-"""The OpenAPI document: what the routes say of themselves, and what all of them answer."""
+"""The OpenAPI document, and bodies that routes read by themselves and describe there."""
 
-from typing import Any
+import json
+from typing import Any, TypeVar
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from jobs.api.problems import Problem, responses
+from jobs.api.body import read_object
+from jobs.api.problems import Problem, raise_invalid, responses
 from jobs.job import JobRequest
+from jobs.recipe import Frozen
+
+Body = TypeVar("Body", bound=Frozen)
 
 #: What every route that asks for a key may answer.
 _WITH_KEY = (401, 403, 429, 503)
@@ -44,3 +50,23 @@ def _add_answers(operation: dict[str, Any]) -> None:
     if "security" in operation:
         for status, entry in responses(*_WITH_KEY).items():
             operation["responses"].setdefault(str(status), entry)
+
+
+def body_of(kind: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI entry of a JSON body that the route reads by itself."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": example}},
+        }
+    }
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """The body as such a value; raises what names the field that is wrong."""
+    value = await read_object(request)
+    try:
+        return kind.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise_invalid(error, "")

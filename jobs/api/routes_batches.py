@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
-from jobs.api.openai_form import batches_of, body_of, read_body, responses
+from jobs.api.openai_form import batches_of, responses
+from jobs.api.openapi import body_of, read_body
 from jobs.api.services import UsesServices
 from jobs.facade.values import BATCH_ID, ENDPOINT, BatchList, BatchView, NewBatch
 

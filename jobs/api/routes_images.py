@@ -10,7 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.concurrency import run_in_threadpool
 
-from jobs.api.openai_form import body_of, cancelled, read_body, responses
+from jobs.api.openai_form import cancelled, responses
+from jobs.api.openapi import body_of, read_body
 from jobs.api.services import Services, UsesServices
 from jobs.api.sse import EventFan
 from jobs.errors import NoCapacity, RenderFailed

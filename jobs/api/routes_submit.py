@@ -91,7 +91,8 @@ class Accepted(Submission):
     "/jobs",
     status_code=202,
     summary="Submit a job",
-    responses=responses(400, 409, 413, 415, 422, 503),
+    responses=responses(400, 409, 413, 415, 422, 503)
+    | {200: {"model": Accepted, "description": "A dry run: nothing was written"}},
     openapi_extra={"requestBody": _BODY},
 )
 async def submit(

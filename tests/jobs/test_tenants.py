@@ -9,6 +9,7 @@ import pytest
 from jobs.client import Client
 from jobs.errors import Forbidden, NoAccess, QuotaExceeded
 from jobs.job import JobRequest
+from jobs.webhooks import HookStore
 from tests.api_calls import BODY
 from tests.api_keys import KeyedApi
 
@@ -22,11 +23,14 @@ NEVER = {
     "image": "0",
     "file_id": f"file-{'a' * 24}",
     "batch_id": f"batch_{'a' * 24}",
+    "webhook_id": f"hook_{'a' * 24}",
 }
 #: What each route that reads a body is sent.
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/jobs": {"json": BODY},
     "/v1/jobs/{job_id}": {"json": {"priority": 9}},
+    # Not https: refused, and so by the scope alone where that is missing.
+    "/v1/webhooks": {"json": {"url": "ftp://example.org/"}},
     "/v1/files": {"files": {"file": ("a.jsonl", b"{}"), "purpose": (None, "batch")}},
     "/v1/batches": {
         "json": {
@@ -101,6 +105,8 @@ def test_no_tenant_reaches_anothers_job_on_any_route(keyed: KeyedApi) -> None:
     with keyed.visit(ann) as hers, keyed.visit(bob) as his:
         mine = hers.post("/v1/jobs", json=BODY).json()["id"]
         owned = NEVER | {"job_id": mine} | openai_names(hers)
+        hooks = HookStore(keyed.api.store, keyed.api.settings.s3_prefix)
+        owned["webhook_id"] = hooks.add("ann", "https://example.org/", ("job.failed",), 1).id
         before = hers.get(f"/v1/jobs/{mine}").json()
         tried = 0
         for method, path in operations(keyed):
@@ -121,6 +127,8 @@ def test_no_tenant_reaches_anothers_job_on_any_route(keyed: KeyedApi) -> None:
         assert after == before
         assert his.get("/v1/jobs").json()["jobs"] == []
         assert his.get("/v1/files").json()["data"] == his.get("/v1/batches").json()["data"] == []
+        assert len(hers.get("/v1/webhooks").json()["webhooks"]) == 1
+        assert his.get("/v1/webhooks").json()["webhooks"] == []
         assert hers.get(f"/v1/files/{owned['file_id']}").status_code == 200
         assert hers.get(f"/v1/batches/{owned['batch_id']}").json()["status"] == "in_progress"
         assert mine in [job["id"] for job in hers.get("/v1/jobs").json()["jobs"]]

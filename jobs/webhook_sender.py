@@ -1,0 +1,109 @@
+"""Telling webhooks what happened: events in, signed requests out, again until they are taken."""
+
+import logging
+import threading
+from datetime import UTC, datetime
+
+import httpcore
+from standardwebhooks import Webhook
+
+from jobs.errors import FewstepError, InvalidInput, NotFound
+from jobs.events import EventFeed
+from jobs.shard_queue import ShardQueue
+from jobs.webhook_guard import GuardedBackend, Reach, checked_url
+from jobs.webhook_outbox import Delivery, Outbox
+from jobs.webhooks import Hook, HookStore, kind_of, message_of
+
+log = logging.getLogger(__name__)
+
+#: Seconds for each part of a request: a webhook that thinks for longer is told again.
+TIMEOUT_S = 10.0
+PERIOD_S = 1.0
+_AT_ONCE = 20
+
+
+class Sender:
+    """Reads the event stream behind a cursor in Redis; may run in any number of processes.
+
+    A message may come twice (the same `webhook-id`), never not at all while Redis keeps its memory.
+    """
+
+    def __init__(
+        self, queue: ShardQueue, feed: EventFeed, outbox: Outbox, hooks: HookStore, reach: Reach
+    ) -> None:
+        self._queue, self._feed, self._outbox = queue, feed, outbox
+        self._hooks, self._reach = hooks, reach
+        self._pool = httpcore.ConnectionPool(network_backend=GuardedBackend(reach))
+
+    def run(self, stop: threading.Event) -> None:
+        """Collect and send until told to stop; what fails is logged and tried again."""
+        while not stop.wait(PERIOD_S):
+            try:
+                self.step()
+            except FewstepError as error:
+                log.warning("webhooks wait: %s", error)
+        self._pool.close()
+
+    def step(self) -> None:
+        """What happened since the last time, and what is due."""
+        self.collect()
+        for delivery in self._outbox.take(_AT_ONCE):
+            self.send(delivery)
+
+    def collect(self) -> None:
+        """Turn news into messages; the cursor moves when they are in the outbox."""
+        cursor = self._outbox.cursor()
+        if cursor is None:
+            self._outbox.move(self._feed.newest())
+            return
+        page = self._feed.read(cursor)
+        tenants: dict[str, list[Hook]] = {}
+        for event in page.events:
+            kind = kind_of(event)
+            record = self._queue.job(event.job_id) if kind is not None else None
+            if kind is None or record is None:
+                continue
+            if record.tenant not in tenants:
+                tenants[record.tenant] = self._hooks.of(record.tenant)
+            for hook in tenants[record.tenant]:
+                if kind in hook.events:
+                    self._outbox.add(hook, message_of(hook, event, kind))
+        if page.cursor != cursor:
+            self._outbox.move(page.cursor)
+
+    def send(self, delivery: Delivery) -> Delivery:
+        """Try one delivery; its new state."""
+        try:
+            hook = self._hooks.get(delivery.tenant, delivery.hook)
+        except NotFound:
+            return self._outbox.settle(delivery, "the webhook was deleted", ok=False, final=True)
+        try:
+            status = self._post(hook, delivery)
+        except InvalidInput as error:
+            return self._outbox.settle(delivery, str(error), ok=False, final=True)
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+            news = f"{type(error).__name__}: {error}"
+            return self._outbox.settle(delivery, news, ok=False)
+        # 410: whoever it was does not want to hear of it again.
+        ok, final = 200 <= status < 300, status == 410
+        return self._outbox.settle(delivery, f"status {status}", ok=ok, final=final)
+
+    def _post(self, hook: Hook, delivery: Delivery) -> int:
+        url, now = checked_url(hook.url, self._reach), datetime.now(UTC)
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "fewstep",
+            "webhook-id": delivery.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(hook.secret).sign(delivery.id, now, delivery.body),
+        }
+        limits = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_S)
+        # The answer's body is not read: it may be endless. A redirect is an answer like any other.
+        with self._pool.stream(
+            "POST",
+            url,
+            headers=list(headers.items()),
+            content=delivery.body.encode(),
+            extensions={"timeout": limits},
+        ) as reply:
+            return int(reply.status)
