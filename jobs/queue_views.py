@@ -49,6 +49,15 @@ class QueueViews(QueueScript):
         with explained():
             return int(self._client.hget(self.key("tenant_jobs"), tenant) or 0)
 
+    def spent_shards(self, tenant: str) -> int:
+        """The shards that a tenant may have in flight, where it has them all; else 0."""
+        with explained():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.hget(self.key("tenant_cap"), tenant)
+            pipe.hget(self.key("tenant_units"), tenant)
+            cap, held = (int(text or 0) for text in pipe.execute())
+        return cap if 0 < cap <= held else 0
+
     def open_jobs(self) -> list[QueueJob]:
         """Every job that is not closed, oldest first."""
         with explained():

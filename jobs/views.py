@@ -93,8 +93,9 @@ class JobViews:
         waits = any(state in _OPEN for state in states)
         renderers = self._queue.renderers() if waits else []
         age = self._queue.scheduler_age_ms() if waits else None
+        spent = self._queue.spent_shards(self._tenant) if waits else 0
         return [
-            self._view(job, record, state, reason_of(record, state, renderers, age))
+            self._view(job, record, state, reason_of(record, state, renderers, age, spent))
             for (job, record), state in zip(pairs, states, strict=True)
         ]
 

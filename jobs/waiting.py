@@ -18,8 +18,12 @@ def reason_of(
     state: JobState,
     renderers: Sequence[RendererRecord],
     scheduler_age_ms: int | None,
+    spent: int = 0,
 ) -> str:
-    """What a job waits for, or why it failed; empty while images of it are being made."""
+    """What a job waits for, or why it failed; empty while images of it are being made.
+
+    `spent`: the shards in flight that its tenant may have, where it has them all.
+    """
     if record.restoring:
         return "being read back from the store"
     if state == JobState.PAUSED:
@@ -35,7 +39,11 @@ def reason_of(
         return record.reason
     if state not in (JobState.WAITING, JobState.RUNNING) or record.units_in_flight:
         return ""
-    return _engine_reason(record.engine_key, renderers, scheduler_age_ms)
+    return _quota_reason(spent) or _engine_reason(record.engine_key, renderers, scheduler_age_ms)
+
+
+def _quota_reason(spent: int) -> str:
+    return f"your quota: {spent} of your shards are in flight, and no more may be" if spent else ""
 
 
 def _engine_reason(

@@ -224,12 +224,14 @@ def test_share_and_shards_in_flight_reach_the_queue(keyed: KeyedApi) -> None:
     keyed.grant("ann", shards_in_flight=1, weight=2.5)
     with keyed.visit(keyed.make("ann")) as hers:
         job_id = hers.post("/v1/jobs", json=BODY).json()["id"]
-    record = keyed.api.queue.job(job_id)
-    assert record is not None
-
-    leases = keyed.api.queue.claim("w", "n", record.engine_key, 64, 60_000)
+        record = keyed.api.queue.job(job_id)
+        assert record is not None
+        leases = keyed.api.queue.claim("w", "n", record.engine_key, 64, 60_000)
+        second = hers.post("/v1/jobs", json=BODY).json()["id"]
+        reason = hers.get(f"/v1/jobs/{second}").json()["reason"]
 
     assert len(leases) == 1
+    assert reason == "your quota: 1 of your shards are in flight, and no more may be"
     weight = keyed.api.redis.hget(keyed.api.queue.key("tenant_weight"), "ann")
     assert float(weight) == 2.5
 
