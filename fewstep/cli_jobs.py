@@ -60,7 +60,8 @@ def list_jobs(
 def show(job_id: JobId, *, json: AsJson = False) -> None:
     """Show one job: its state, progress, recipe and warnings."""
     with client_here() as client:
-        _tell(client.job(job_id), json=json)
+        view = client.job(job_id)
+        _tell(view, _held_up(client, view), json=json)
 
 
 def watch(job_id: JobId, *, json: AsJson = False) -> None:
@@ -73,7 +74,8 @@ def watch(job_id: JobId, *, json: AsJson = False) -> None:
         with job_bar(view.images) as bar:
             for view in client.watch(job_id):
                 bar(view)
-    _tell(view, json=json)
+        held_up = _held_up(client, view)
+    _tell(view, held_up, json=json)
     if view.state != JobState.DONE:
         raise typer.Exit(1)
 
@@ -175,7 +177,17 @@ def _ask(question: "Callable[[Client], JobView]", *, json: bool) -> None:
         _tell(question(client), json=json)
 
 
-def _tell(view: JobView, *, json: bool) -> None:
+def _held_up(client: Client, view: JobView) -> str:
+    """What decided a finished job's speed, and what to change; "" while there is nothing to say."""
+    from jobs.states import JobState
+
+    if view.state != JobState.DONE:
+        return ""
+    found = client.timing(view.id).get("bottleneck")
+    return str(found["says"]) if found else ""
+
+
+def _tell(view: JobView, held_up: str = "", *, json: bool) -> None:
     from fewstep.report import show_job
 
-    as_json(view.model_dump()) if json else show_job(view)
+    as_json({**view.model_dump(), "held_up": held_up}) if json else show_job(view, held_up)

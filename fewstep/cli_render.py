@@ -98,6 +98,7 @@ def _render(stack: Stack, request: JobRequest, path: Path, out: Path) -> dict[st
         "failed": view.failed,
         "images_per_second": timing.get("images_per_second", view.images_per_second),
         "stages": timing.get("stages", {}),
+        "bottleneck": timing.get("bottleneck"),
         "tokens_lost": count_cut_prompts(out),
         "out": str(out.resolve()),
     }

@@ -89,8 +89,8 @@ def show_keys(keys: "Sequence[ApiKey]") -> None:
     _console().print(table)
 
 
-def show_job(view: JobView) -> None:
-    """All of one job."""
+def show_job(view: JobView, held_up: str = "") -> None:
+    """All of one job, and what held it up where that is known."""
     state = f"{view.state} ({view.reason})" if view.reason else view.state
     recipe = view.recipe
     pairs: dict[str, object] = {
@@ -110,6 +110,8 @@ def show_job(view: JobView) -> None:
     }
     if view.retry:
         pairs["retried as"] = view.retry
+    if held_up:
+        pairs["held up by"] = held_up
     for number, warning in enumerate(view.warnings, start=1):
         pairs[f"note {number}"] = warning
     show_pairs(view.id, pairs)
@@ -174,6 +176,8 @@ def show_render(facts: Mapping[str, Any]) -> None:
         table.add_row(stage, *_times(times))
     if facts["stages"]:
         _console().print(table)
+    if facts.get("bottleneck"):
+        _console().print(facts["bottleneck"]["says"], markup=False, highlight=False)
 
 
 def _times(times: object) -> tuple[str, str, str]:

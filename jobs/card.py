@@ -178,6 +178,8 @@ def _timing_facts(timing: Timing) -> Iterable[tuple[str, str]]:
         yield "pictures per second", f"{timing.images_per_second:g}"
     yield "device time", f"{timing.device_seconds:.1f} s"
     yield "renderers", str(len(timing.renderers))
+    if timing.bottleneck is not None:
+        yield "held up by", timing.bottleneck.says
 
 
 def _table(title: str, facts: Iterable[tuple[str, str]]) -> list[str]:

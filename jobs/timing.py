@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from pydantic import Field
 
+from jobs.bottleneck import Bottleneck, bottleneck_of
 from jobs.job import Job
 from jobs.manifest import Manifest, Tally
 from jobs.recipe import Frozen
@@ -63,6 +64,8 @@ class Timing(Frozen):
     #: Renderer -> images it accounts for.
     renderers: dict[str, int]
     stages: dict[str, StageTiming] = Field(default_factory=dict)
+    #: What held the job up and what to change; None in files of earlier versions.
+    bottleneck: Bottleneck | None = None
 
 
 def timing_of(
@@ -84,6 +87,7 @@ def timing_of(
         wall_s += (finished_ms - begun) / 1000
         manifests = [*manifests, *some]
     made = sum(one.ok for one in manifests)
+    waited_s = max(0.0, (started_ms - job.submitted_ms) / 1000)
     return Timing(
         job=job.id,
         images=job.images,
@@ -96,7 +100,7 @@ def timing_of(
         started_ms=started_ms,
         finished_ms=finished_ms,
         wall_s=wall_s,
-        waited_s=max(0.0, (started_ms - job.submitted_ms) / 1000),
+        waited_s=waited_s,
         images_per_second=round(made / wall_s, 3) if wall_s else None,
         device_seconds=round(sum(one.times.device_ms for one in manifests) / 1000, 3),
         steps=job.recipe.steps,
@@ -107,6 +111,19 @@ def timing_of(
         adopted=sum(one.adopted for one in manifests),
         renderers=_renderers(manifests),
         stages=_stages(manifests),
+        bottleneck=_bottleneck(manifests, waited_s, wall_s),
+    )
+
+
+def _bottleneck(manifests: Sequence[Manifest], waited_s: float, wall_s: float) -> Bottleneck:
+    times = [one.times for one in manifests]
+    return bottleneck_of(
+        device_ms=sum(one.device_ms for one in times),
+        work_ms=sum(one.work_stall_ms for one in times),
+        encode_ms=sum(one.encode_stall_ms for one in times),
+        store_ms=sum(one.store_stall_ms for one in times),
+        waited_s=waited_s,
+        wall_s=wall_s,
     )
 
 
