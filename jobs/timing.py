@@ -10,6 +10,7 @@ from jobs.bottleneck import Bottleneck, bottleneck_of
 from jobs.job import Job
 from jobs.manifest import Manifest, Tally
 from jobs.recipe import Frozen
+from jobs.records import LoadTimes
 
 #: Stage of one image in `timing.json` -> its column in the parquet files.
 _IMAGE_STAGES = {
@@ -140,12 +141,23 @@ def _stages(manifests: Sequence[Manifest]) -> dict[str, StageTiming]:
         "queue_wait": _stage("unit", Tally.of(one.times.wait_ms for one in manifests)),
         # Only the units that waited for it: an engine is loaded once and used many times.
         "model_load": _stage("load", Tally.of(loads)),
+        **_load_stages([one.times.load for one in manifests if one.times.load]),
     }
     images = {
         name: _stage("image", Tally.total(one.stages.get(column, Tally()) for one in manifests))
         for name, column in _IMAGE_STAGES.items()
     }
     return {**whole, **images}
+
+
+def _load_stages(loads: Sequence[LoadTimes]) -> dict[str, StageTiming]:
+    """What the loads were made of, and the first batches after them; nothing where none told."""
+    names = {name: f"load_{name.removesuffix('_ms')}" for name in LoadTimes.model_fields}
+    return {
+        stage: _stage("load", Tally.of(getattr(one, name) for one in loads))
+        for name, stage in names.items()
+        if loads
+    }
 
 
 def _stage(per: str, tally: Tally) -> StageTiming:

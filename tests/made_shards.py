@@ -10,7 +10,7 @@ from jobs.catalog import load_catalog
 from jobs.job import ColumnKind, Job, Rows, image_of
 from jobs.layout import JobLayout, Unit, layout_of, parse_unit
 from jobs.recipe import RecipeRequest
-from jobs.records import ImageRecord, Maker, Picture, ShardTimes, StageTimes
+from jobs.records import ImageRecord, LoadTimes, Maker, Picture, ShardTimes, StageTimes
 from jobs.rows import Row
 
 MAKER = Maker(
@@ -22,7 +22,14 @@ MAKER = Maker(
     model_sha256="ab" * 32,
     accelerator_sha256="cd" * 32,
 )
-TIMES = ShardTimes(wait_ms=5, load_ms=120, device_ms=640, encode_ms=8, started_ms=1_700_000_001_000)
+TIMES = ShardTimes(
+    wait_ms=5,
+    load_ms=120,
+    load=LoadTimes(find_ms=20, base_ms=100),
+    device_ms=640,
+    encode_ms=8,
+    started_ms=1_700_000_001_000,
+)
 
 
 def made_job(

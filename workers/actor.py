@@ -14,7 +14,7 @@ from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from workers.leases import LeaseKeeper
-from workers.loading import load_parts
+from workers.loading import Parts, load_parts
 from workers.shard_loop import ShardLoop
 from workers.weight_files import forbid_remote_code
 
@@ -45,7 +45,7 @@ class Renderer:
         self._state = "starting"
         self._trouble = ""
         self._device = ""
-        self._load_times = ""
+        self._parts: Parts | None = None
         threading.Thread(target=self._live, name="renderer", daemon=True).start()
 
     def ping(self) -> str:
@@ -66,7 +66,7 @@ class Renderer:
             "node": socket.gethostname(),
             "pid": str(os.getpid()),
             "device": self._device,
-            "load": self._load_times,
+            "load": self._parts.load_times.model_dump_json() if self._parts else "",
             "images": str(loop.images_done if loop else 0),
             "draining": "1" if self._draining.is_set() else "",
         }
@@ -136,7 +136,7 @@ class Renderer:
             self._draining.wait(BROKEN_S)
             return None
         self._device = parts.device
-        self._load_times = parts.load_times.model_dump_json()
+        self._parts = parts
         if store is None:
             return None
         return ShardLoop(

@@ -29,7 +29,11 @@ class Parts:
     model_sha256: str
     accelerator_sha256: str
     styles: tuple[str, ...]
-    load_times: LoadTimes
+
+    @property
+    def load_times(self) -> LoadTimes:
+        """How long each stage took until now."""
+        return self.renderer.load_times
 
     def maker(self, worker: str) -> Maker:
         """Who makes the pictures, for every record."""
@@ -67,13 +71,13 @@ def load_parts(recipe_json: str, settings: Settings, keeper: LeaseKeeper) -> Par
             remedies(engine.vae.dtype, engine.dtype),
             encoders,
             engine.load_ms,
+            load_times=engine.load_times,
             ahead=1 if on_gpu else 0,
         ),
         device=name,
         model_sha256=engine.model_sha256,
         accelerator_sha256=engine.accelerator_sha256,
         styles=engine.styles,
-        load_times=engine.load_times,
     )
 
 

@@ -1,15 +1,16 @@
 """Batches on a device that may fail: smaller ones, single images, more exact ones."""
 
 import logging
+import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from jobs.job import Image
 from jobs.recipe import Recipe
-from jobs.records import TRACEBACK_MAX
+from jobs.records import TRACEBACK_MAX, LoadTimes
 from workers.device_faults import DeviceLost, is_out_of_memory, is_sticky
 from workers.render import Batch, BatchRenderer, Precision
 from workers.shapes import BatchShapes
@@ -25,6 +26,8 @@ class Started:
     recipe: Recipe
     images: Sequence[Image]
     made: Batch | list[Rendered]
+    #: When, by `time.perf_counter`.
+    begun: float
 
 
 @dataclass
@@ -41,6 +44,7 @@ class MendingRenderer:
     remedies: tuple[Precision, ...] = ("own",)
     encoders: int = 1
     load_ms: float = 0.0
+    load_times: LoadTimes = field(default_factory=LoadTimes)
     #: A GPU is asked for the next batch before it has finished this one.
     ahead: int = 0
 
@@ -54,11 +58,11 @@ class MendingRenderer:
 
     def start(self, recipe: Recipe, images: Sequence[Image]) -> Started:
         """Ask the device for a batch; raises DeviceLost."""
-        shaped = self.shapes.shaped(recipe)
+        shaped, begun = self.shapes.shaped(recipe), time.perf_counter()
         try:
-            return Started(shaped, images, self.batches.render(shaped, images))
+            return Started(shaped, images, self.batches.render(shaped, images), begun)
         except RuntimeError as error:
-            return Started(shaped, images, self._again(shaped, images, error))
+            return Started(shaped, images, self._again(shaped, images, error), begun)
 
     def finish(self, started: Started) -> list[Rendered]:
         """Its images, in their order; raises DeviceLost."""
@@ -68,6 +72,9 @@ class MendingRenderer:
                 made = made.images
             except RuntimeError as error:
                 made = self._again(started.recipe, started.images, error)
+        if not self.load_times.first_batch_ms:
+            passed = (time.perf_counter() - started.begun) * 1e3
+            self.load_times = self.load_times.model_copy(update={"first_batch_ms": passed})
         return [
             self._mended(started.recipe, image, one) if one.kind in ("nan", "flat") else one
             for image, one in zip(started.images, made, strict=True)

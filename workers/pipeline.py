@@ -173,6 +173,7 @@ class Pipeline:
         times = ShardTimes(
             wait_ms=flight.waited_ms,
             load_ms=self.renderer.load_ms,
+            load=self.renderer.load_times if self.renderer.load_ms else None,
             fetch_ms=flight.work.fetch_ms,
             device_ms=flight.device_ms,
             work_stall_ms=flight.stood_ms.get("work", 0.0),

@@ -15,7 +15,7 @@ from jobs.errors import LeaseLost
 from jobs.job import Image, Job
 from jobs.layout import JobLayout, Unit, layout_of
 from jobs.recipe import Recipe
-from jobs.records import ErrorKind, Picture, ShardTimes, StageTimes
+from jobs.records import ErrorKind, LoadTimes, Picture, ShardTimes, StageTimes
 from jobs.rounds import Accepted, read_accepted, unit_images
 from jobs.shard_queue import ShardQueue
 from jobs.spool import RowPages
@@ -76,8 +76,9 @@ class RendersBatches(Protocol):
     encoders: int
     #: Batches that may have been started when the next one is.
     ahead: int
-    #: Milliseconds that loading took: told once, with the first shard.
+    #: Milliseconds that loading took, and by stage: told once, with the first shard.
     load_ms: float
+    load_times: LoadTimes
 
     def room(self, recipe: Recipe) -> int:
         """Images of this recipe in one batch."""

@@ -15,6 +15,7 @@ from jobs.client import Client
 from jobs.fetch import fetch_dataset
 from jobs.job import JobRequest, JobView
 from jobs.layout import JobLayout
+from jobs.records import LoadTimes
 from jobs.redis_client import control_client
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
@@ -78,13 +79,27 @@ def renderer_pids(queue: ShardQueue) -> list[int]:
     return [int(one.info["pid"]) for one in queue.renderers() if one.info.get("pid")]
 
 
-def test_two_renderers_share_a_job(stack: Stack, client: Client, tmp_path: Path) -> None:
-    done = client.submit(JobRequest(repeats=16, seed=1, shard_images=8), PROMPTS)
+def loaded(queue: ShardQueue) -> list[LoadTimes]:
+    """How long the stages of loading took, of each renderer that has its engine."""
+    told = [one.info.get("load") for one in queue.renderers()]
+    return [LoadTimes.model_validate_json(one) for one in told if one]
+
+
+def test_two_renderers_share_a_job(
+    stack: Stack, client: Client, queue: ShardQueue, tmp_path: Path
+) -> None:
+    """A first job brings both up: on a busy machine it may be over before the second is there."""
+    first = client.submit(JobRequest(repeats=16, seed=7, shard_images=8), PROMPTS)
+    ended(client, first.id)
+    wait_until(lambda: len(loaded(queue)) == 2, "two renderers with their engines", 240)
+    done = client.submit(JobRequest(repeats=32, seed=1, shard_images=8), PROMPTS)
     view = ended(client, done.id)
-    assert (view.state, view.done, view.failed) == ("done", 64, 0)
-    assert images_in(stack, done.id, tmp_path) == list(range(64))
+    assert (view.state, view.done, view.failed) == ("done", 128, 0)
+    assert images_in(stack, done.id, tmp_path) == list(range(128))
     rows = table_rows(tmp_path)
     assert len({row["worker"] for row in rows}) == 2
+    # One of them fused, the other read what the first had kept on this node.
+    assert sorted(one.fuse_ms > 0 for one in loaded(queue)) == [False, True]
 
 
 def test_a_killed_renderer(stack: Stack, client: Client, queue: ShardQueue, tmp_path: Path) -> None:

@@ -172,6 +172,8 @@ def test_timing_adds_up_the_stages(rendered: Store) -> None:
     assert timing["stages"]["upload"]["count"] == 9
     assert timing["stages"]["queue_wait"]["count"] == 3
     assert timing["stages"]["model_load"]["sum_ms"] == 3 * TIMES.load_ms
+    assert timing["stages"]["load_base"]["sum_ms"] == 3 * 100
+    assert timing["stages"]["load_fuse"]["sum_ms"] == 0
     assert timing["unet_calls_per_step"] == 1
     assert timing["unet_calls"] == 9 * JOB.recipe.steps
     assert timing["device_seconds"] == pytest.approx(3 * TIMES.device_ms / 1000)
