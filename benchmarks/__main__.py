@@ -7,8 +7,8 @@ import argparse
 import os
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
 
 
 def main(words: list[str]) -> int:
-    """Run the rows, print the table, write the JSON; 0 whatever was reached."""
+    """Run the rows, print the table, write the JSON; 0 whatever was reached, 1 if a row broke."""
     wanted = arguments(words)
     warnings.filterwarnings("ignore")
     from benchmarks.machine import describe, sentence
@@ -50,23 +50,27 @@ def main(words: list[str]) -> int:
     scale = QUICK if wanted.quick else FULL
     machines = [describe()]
     print(sentence(machines[0]), file=sys.stderr)
-    lines: list[Line] = []
-    for name in wanted.rows:
-        run: Callable[..., list[Line]] = import_module(f"benchmarks.{name}").run
-        started = time.perf_counter()
-        lines += run(scale)
-        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    machines.append(describe())
     whole = wanted.rows == list(ROWS) and not wanted.quick
     command = "make bench" if whole else " ".join(["python -m benchmarks", *words])
+    path = wanted.out / f"{'full' if whole else 'quick' if wanted.quick else 'partial'}.json"
+    lines: list[Line] = []
+    broken = []
+    for name in wanted.rows:
+        started = time.perf_counter()
+        try:
+            lines += import_module(f"benchmarks.{name}").run(scale)
+        except Exception:  # What the other rows found is not lost with it; the exit status tells.
+            traceback.print_exc()
+            broken.append(name)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        write_json(path, command, [*machines, describe()], lines)
     print(as_markdown(lines))
-    name = "full" if whole else "quick" if wanted.quick else "partial"
-    path = wanted.out / f"{name}.json"
-    write_json(path, command, machines, lines)
     print(path, file=sys.stderr)
-    if whole:
-        write_readme(command, machines, lines)
-    return 0
+    if broken:
+        print(f"no figures of: {', '.join(broken)} (see above)", file=sys.stderr)
+    elif whole:
+        write_readme(command, [*machines, describe()], lines)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

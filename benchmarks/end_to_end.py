@@ -84,7 +84,9 @@ def bare_side(one: Recipe, count: int) -> Side:
 
     def render(work: list[Image]) -> None:
         for start in range(0, len(work), one.batch_images):
-            batches.render(one, work[start : start + one.batch_images])
+            made = batches.render(one, work[start : start + one.batch_images])
+            # Whoever looks at them waits for the device.
+            assert made.images
 
     return _rate(render, count)
 

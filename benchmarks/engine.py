@@ -1,9 +1,12 @@
 """One engine call beside `StableDiffusionPipeline.__call__`, same batch, same pictures."""
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Line, Side, alternate, quicker
 from benchmarks.peers_diffusers import pictures, plain_pipeline
@@ -14,6 +17,8 @@ from workers.render import BatchRenderer
 ROW = "engine"
 #: Calls in one round: one alone is too short to time.
 CALLS = 4
+#: Sizes and repetitions of the two probes of the thread's limit.
+MATRIX, WIDTH, PROBES = 1024, 256, 5
 
 
 def run(scale: Scale) -> list[Line]:
@@ -28,7 +33,7 @@ def run(scale: Scale) -> list[Line]:
     figures = alternate(sides, scale.rounds)
     what = f"one engine call, {one.batch_images} images"
     against = "StableDiffusionPipeline.__call__"
-    same = f"their pictures differ by {apart} of 255 at most"
+    same = f"pictures differ by {apart} of 255 at most; {_limit(one, ours, figures['ours'])}"
     lines = [quicker(ROW, what, against, figures["ours"], figures["theirs"], least=1.3, note=same)]
     if scale.compiled:
         compiled = figures["ours_compiled"]
@@ -47,7 +52,7 @@ def run(scale: Scale) -> list[Line]:
 
 
 def _ours(one: Recipe, renderer: BatchRenderer) -> Side:
-    return _milliseconds(lambda number: renderer.render(one, _batch(one, number)))
+    return _milliseconds(lambda number: renderer.render(one, _batch(one, number)).images)
 
 
 def _theirs(one: Recipe, pipeline: Any) -> Side:
@@ -68,6 +73,31 @@ def _milliseconds(call: Callable[[int], object]) -> Side:
         return seconds(calls) * 1e3 / CALLS
 
     return side
+
+
+def _limit(one: Recipe, renderer: BatchRenderer, milliseconds: list[float]) -> str:
+    """How near ours is to what this thread can reach at all: the FLOP of a call, and the rates
+    of a large matrix product and of a large convolution."""
+    with FlopCounterMode(display=False) as counter:
+        renderer.render(one, _batch(one, 1))
+    call = counter.get_total_flops()
+    reached = call / (statistics.median(milliseconds) / 1e3) / 1e9
+    matrix, edge = torch.randn(MATRIX, MATRIX), 32
+    picture = torch.randn(16, WIDTH, edge, edge).contiguous(memory_format=torch.channels_last)
+    kernel = torch.randn(WIDTH, WIDTH, 3, 3).contiguous(memory_format=torch.channels_last)
+    product = _best_gflops(2 * MATRIX**3, lambda: matrix @ matrix)
+    folded = _best_gflops(
+        2 * 9 * 16 * edge**2 * WIDTH**2, lambda: torch.conv2d(picture, kernel, padding=1)
+    )
+    return (
+        f"a call has {call / 1e9:.1f} GFLOP, ours reaches {reached:.0f} GFLOP/s, "
+        f"a {MATRIX}x{MATRIX} product {product:.0f}, a 3x3 convolution of {WIDTH} {folded:.0f}"
+    )
+
+
+def _best_gflops(flop: int, call: Callable[[], object]) -> float:
+    call()
+    return flop / min(seconds(call) for _ in range(PROBES)) / 1e9
 
 
 def _furthest(one: Recipe, renderer: BatchRenderer, pipeline: Any) -> int:

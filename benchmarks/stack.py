@@ -73,6 +73,9 @@ def running_stack() -> Iterator[Stack]:
             ends.callback(server.wait)
             ends.callback(server.kill)
         settings = Settings(
+            # Nothing of an earlier run or another program's is found, and nothing is left.
+            home=folder / "home",
+            cache=folder / "cache",
             redis_url=SecretStr(f"redis://:{_SECRET}@127.0.0.1:{redis_port}/0"),
             s3_endpoint=f"http://127.0.0.1:{s3_port}",
             s3_access_key=SecretStr(_SECRET),
