@@ -46,6 +46,10 @@ Seed = Annotated[
 ]
 Format = Annotated[str, typer.Option(help="png, jpeg or webp.")]
 Quality = Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100 (WebP: 100 is lossless).")]
+Output = Annotated[
+    str,
+    typer.Option(help="webdataset, or objects: each picture also as a file of its own (images/)."),
+]
 ShardImages = Annotated[
     int | None, typer.Option(help="Images in one shard; by default about sixteen shards.")
 ]
@@ -94,6 +98,7 @@ class JobOptions:
     seed: int | None
     format: str
     quality: int
+    output: str
     shard_images: int | None
     priority: int
     max_failed_rows: str | None
@@ -117,6 +122,7 @@ def job_options(
     seed: Seed = None,
     format: Format = "png",  # noqa: A002 - the option's name
     quality: Quality = 95,
+    output: Output = "webdataset",
     shard_images: ShardImages = None,
     priority: Priority = 4,
     max_failed_rows: MaxFailed = None,

@@ -45,6 +45,7 @@ def request_of(options: JobOptions) -> JobRequest:
         seed=options.seed,
         format=options.format,
         quality=options.quality,
+        output=options.output,
         shard_images=options.shard_images,
         priority=options.priority,
         max_failed_rows=limit_of(options.max_failed_rows),

@@ -1,6 +1,6 @@
 """The commit: how a unit's pictures become part of the dataset, once and for good.
 
-    failed.jsonl -> TAR (the commit point) -> parquet -> manifest -> the caller says done
+    failed.jsonl -> TAR (the commit point) -> objects, if wanted -> parquet -> manifest -> done
 
 A process may die between any two of these. Before the tar nothing is committed, and the unit is
 rendered again; after it the next claim adopts the tar and writes what is missing.
@@ -31,6 +31,7 @@ from jobs.manifest import FileFacts, Manifest
 from jobs.records import Maker, Picture, ShardTimes
 from jobs.shard_row import ShardRow, shard_row
 from jobs.shard_tar import CONTENT_TYPE, read_tar
+from jobs.single_objects import put_pictures
 from jobs.staging import (
     TarFile,
     copy_to_final,
@@ -108,6 +109,7 @@ def commit_unit(
     put_failed(store, layout, unit, token, rows)
     with tar_file(pictures, rows) as tar:
         etag, upload_ms = claim.put_tar(tar, rows)
+        claim.put_objects(tar)
         facts = claim.facts(tar, etag)
     times = times.model_copy(update={"upload_ms": upload_ms, "finished_ms": now_ms()})
     return claim.complete(CommittedTar(unit, facts, rows, token, token, attempt, times, upload_ms))
@@ -142,6 +144,7 @@ def adopt_unit(
     maker_token = winner or found.metadata.get("token", "")
     with downloaded(store, found) as tar:
         made = read_tar(tar.file)
+        claim.put_objects(tar)
         facts = claim.facts(tar, found.etag)
     rows = [*made, *failed_rows(store, layout, unit, maker_token, made)]
     upload_ms = known_upload_ms(store, layout, unit, maker_token, found)
@@ -231,6 +234,12 @@ class _Claim:
     def _is_there(self, tar: TarFile) -> bool:
         found = self.store.head(self.layout.tar(self.unit))
         return found is not None and found.metadata.get("sha256") == tar.sha256
+
+    def put_objects(self, tar: TarFile) -> None:
+        """The pictures one by one, where the job wants them so."""
+        if self.job.output == "objects":
+            put_pictures(self.store, self.layout, tar.file)
+            self.failpoint("objects_put")
 
     def complete(self, tar: CommittedTar) -> Committed:
         """Write what follows from the tar, and remove what was staged for it."""

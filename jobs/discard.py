@@ -21,8 +21,9 @@ def discard_job(store: Store, layout: JobLayout) -> None:
 def discard_round(store: Store, layout: JobLayout, again: Round) -> None:
     """Delete the shards of a later round. May be repeated."""
     own = range(again.first_shard, again.stop_shard)
-    keys = (found.key for found in store.list(layout.shards))
-    store.delete(key for key in keys if shard_of(layout, key) in own)
+    for folder in (layout.shards, layout.pictures):
+        names = (found.key.removeprefix(folder) for found in store.list(folder))
+        store.delete(folder + name for name in names if _shard(name) in own)
 
 
 def remove_remains(store: Store, layout: JobLayout) -> None:
@@ -37,9 +38,8 @@ def abort_uploads(store: Store, layout: JobLayout) -> None:
         store.abort_uploads(folder)
 
 
-def shard_of(layout: JobLayout, key: str) -> int | None:
-    """The number of the shard that an object is of; None: of none."""
-    match = _SHARD.match(key.removeprefix(layout.shards))
+def _shard(name: str) -> int | None:
+    match = _SHARD.match(name)
     return int(match[1]) if match else None
 
 

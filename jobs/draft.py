@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from jobs.errors import InvalidInput
-from jobs.job import MAX_SHARDS, Job, JobRequest, Rows, choose_shard_images
+from jobs.job import MAX_OBJECTS, MAX_SHARDS, Job, JobRequest, Rows, choose_shard_images
 from jobs.keys import Quota
 from jobs.layout import JobLayout
 from jobs.licences import licence_notes
@@ -43,8 +43,9 @@ def draft_job(
     tally: RowTally,
     now_ms: int,
 ) -> Job:
-    """The job as it will be accepted; raises InvalidInput where it has too many shards."""
+    """The job as it will be accepted; raises InvalidInput for too many shards or objects."""
     images = rows.count * request.repeats
+    _check_output(request, images)
     size = request.shard_images or choose_shard_images(images, recipe.batch_images)
     if -(-images // size) > MAX_SHARDS:
         raise InvalidInput(
@@ -62,6 +63,7 @@ def draft_job(
         seed=_drawn_seed(layout.job_id) if request.seed is None else request.seed,
         format=request.format,
         quality=request.quality,
+        output=request.output,
         shard_images=size,
         priority=request.priority,
         max_failed_rows=request.failed_limit(images),
@@ -70,6 +72,16 @@ def draft_job(
         warnings=tuple(_warnings(request, recipe, tally)),
         fewstep=release(),
     )
+
+
+def _check_output(request: JobRequest, images: int) -> None:
+    if request.output == "objects" and images > MAX_OBJECTS:
+        raise InvalidInput(
+            f"{images} pictures as single objects: at most {MAX_OBJECTS} are",
+            where="output",
+            remedy="leave output out: the shards have every picture, and links into them are to be "
+            "had one by one (/items)",
+        )
 
 
 def _drawn_seed(job: str) -> int:

@@ -71,6 +71,8 @@ def fetch_dataset(
     index = read_index(store, layout)
     shards = [_Wanted(one.name, one.bytes, one.sha256) for one in _shard_files(index)]
     rest = [_Wanted(name, _size(store, layout, name)) for name in _other_files(layout, index)]
+    single = store.list(layout.pictures)
+    rest += [_Wanted(_name(layout, found.key), found.bytes) for found in single]
     total = sum(one.bytes for one in shards + rest)
     there = kept = 0
     # What tells a reader that all is there comes last, here as in the store.

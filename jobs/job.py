@@ -15,10 +15,14 @@ MAX_SHARD_IMAGES = 10_000
 MAX_SHARDS = 8_000_000
 #: Rows in one spooled page: a renderer fetches the pages its shard touches.
 PAGE_ROWS = 1_000
+#: Pictures of a job that may also be objects of their own: each is a request, and is paid for.
+MAX_OBJECTS = 10_000
 #: A job that says nothing of failures is not stopped before so many.
 FAILED_FLOOR = 1_000
 
 ImageFormat = Literal["png", "jpeg", "webp"]
+#: `webdataset`: pictures lie in their shards' tars. `objects`: and once more one by one.
+Output = Literal["webdataset", "objects"]
 ColumnKind = Literal["bool", "int", "float", "string"]
 
 
@@ -34,6 +38,8 @@ class JobRequest(Frozen):
     format: ImageFormat = "png"
     #: For JPEG and WebP, 1 to 100. WebP at 100 is lossless.
     quality: int = Field(default=95, ge=1, le=100)
+    #: `objects`: each picture also as an object of its own, for jobs of up to `MAX_OBJECTS`.
+    output: Output = "webdataset"
     #: None: chosen so that a job makes about sixteen shards, of whole batches, up to 1000.
     shard_images: int | None = Field(default=None, ge=1, le=MAX_SHARD_IMAGES)
     #: 0 to 9; 9 is served first.
@@ -81,6 +87,7 @@ class Job(Frozen):
     seed: int
     format: ImageFormat
     quality: int
+    output: Output = "webdataset"
     shard_images: int
     priority: int
     #: Images that may fail before it is stopped; None: any number.

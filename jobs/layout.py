@@ -137,6 +137,11 @@ class JobLayout(Frozen):
         """The folder of the shards."""
         return f"{self.root}{SPLIT}/"
 
+    @property
+    def pictures(self) -> str:
+        """The folder of the pictures as single objects, of jobs that want them so."""
+        return f"{self.root}images/"
+
     def round(self, number: int) -> str:
         """A later round as it was accepted."""
         return f"{self.root}rounds/{number:04d}.json"
