@@ -16,11 +16,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from workers.distill_curve import Curve, boundary_scalings, huber
 
 STUDENT, TARGET = "student", "target"
+
+WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
 LORA_TARGETS = (
     "to_q",
@@ -55,6 +58,8 @@ class DistillSettings:
     w_min: float = 2.0
     w_max: float = 2.0
     """Range of w in eps = (1 + w) eps(caption) - w eps(empty); the pipelines' scale is w + 1."""
+    w_fall: float = 0.0
+    """Share of w that is gone at t = 0, linearly in t: later steps then add less guidance."""
     target_decay: float = 0.95
     huber_c: float = 1e-3
     clip: float = 1.0
@@ -158,6 +163,7 @@ class Distiller:
         end = (start - stride).clamp(min=0)
         span = settings.w_max - settings.w_min
         w = settings.w_min + span * torch.rand(n, generator=generator)
+        w = w * (1 - settings.w_fall * (1 - (index + 1) / settings.solver_steps))
         noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
         noisy = self.curve.add_noise(batch.latents, noise, start)
         before = self.solve(noisy, start, end, w.to(noisy), batch)
@@ -194,6 +200,13 @@ class Distiller:
         self.steps_done += 1
         return float(loss.detach())
 
+    def begin_from(self, folder: Path) -> None:
+        """Begin with a LoRA of the same rank that `save` wrote, instead of no change."""
+        layers = load_file(folder / WEIGHTS_FILE)
+        state = {key.removeprefix("unet."): value.float() for key, value in layers.items()}
+        for name in (TARGET, STUDENT):
+            self._load_adapter(name, state)
+
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
         return {
@@ -227,7 +240,7 @@ def lora_config(rank: int, alpha: int, targets: tuple[str, ...] = LORA_TARGETS) 
 
 
 def save_lora(unet: Any, adapter: str, folder: Path, strength: float = 1.0) -> Path:
-    """Write ``pytorch_lora_weights.safetensors`` in fp16 with rank and alpha in its metadata."""
+    """Write `WEIGHTS_FILE` in fp16 with rank and alpha in its metadata."""
     layers = get_peft_model_state_dict(unet, adapter_name=adapter)
     layers = {
         key: value.detach() * (strength if ".lora_B." in key else 1.0)
@@ -241,4 +254,4 @@ def save_lora(unet: Any, adapter: str, folder: Path, strength: float = 1.0) -> P
         unet_lora_adapter_metadata=metadata,
         safe_serialization=True,
     )
-    return Path(folder) / "pytorch_lora_weights.safetensors"
+    return Path(folder) / WEIGHTS_FILE

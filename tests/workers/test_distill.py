@@ -158,6 +158,34 @@ def test_a_saved_lora_is_the_trained_one(tmp_path: Path) -> None:
     assert not torch.allclose(made, _unet()(batch.latents, times, batch.states).sample, atol=2e-3)
 
 
+def test_a_run_may_begin_from_a_saved_lora(tmp_path: Path) -> None:
+    first = Distiller(_unet(), _scheduler("epsilon"), SETTINGS)
+    _train(first, 3, _batch)
+    first.save(tmp_path)
+    second = Distiller(_unet(), _scheduler("epsilon"), SETTINGS)
+    second.begin_from(tmp_path)
+    for name in (STUDENT, TARGET):
+        found, wanted = second.adapter(name), first.adapter(TARGET)
+        assert all(torch.allclose(found[key], wanted[key], atol=1e-3) for key in wanted)
+    assert any(bool(value.any()) for key, value in found.items() if ".lora_B." in key)
+
+
+def test_guidance_may_fall_towards_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(SETTINGS, w_min=2.0, w_max=2.0, w_fall=0.5)
+    distiller = Distiller(_unet(), _scheduler("epsilon"), settings)
+    asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+    solve = distiller.solve
+
+    def spy(noisy: Any, start: Any, end: Any, w: torch.Tensor, batch: Batch) -> torch.Tensor:
+        asked.append((start, w))
+        return solve(noisy, start, end, w, batch)
+
+    monkeypatch.setattr(distiller, "solve", spy)
+    _train(distiller, 2, _batch)
+    for start, w in asked:
+        assert torch.allclose(w, 1 + (start + 1) / 1000)
+
+
 def test_a_style_trains_by_the_bases_own_loss(tmp_path: Path) -> None:
     unet: Any = _unet()
     losses: list[float] = []

@@ -18,6 +18,14 @@ OUTLINE_LORA_DIR = _HERE / "outline_lora"
 """Folder of the style: ``pytorch_lora_weights.safetensors``, objects drawn as outlines."""
 
 
+def made(part: str) -> Path:
+    """Where training puts ``model``, ``lcm_lora`` and ``outline_lora``, and measuring finds them.
+
+    A folder in ``FEWSTEP_TINY_OUT``; without it the package, so that what is made is shipped.
+    """
+    return Path(os.environ.get("FEWSTEP_TINY_OUT", _HERE)) / part
+
+
 def cache_dir() -> Path:
     """Folder of checkpoints, logs and caches of training: ``FEWSTEP_TINY_CACHE`` or the default."""
     return Path(os.environ.get("FEWSTEP_TINY_CACHE", ".cache/tiny"))

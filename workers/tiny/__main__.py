@@ -5,29 +5,39 @@ to start a stage anew, remove its checkpoint.
 """
 
 import argparse
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from workers.tiny import MODEL_DIR, cache_dir
+from workers.tiny import LCM_LORA_DIR, cache_dir, made
 from workers.tiny.checkpoints import Run, join, rank
+from workers.tiny.latents import PARTS
 
-MINUTES = {"judge": 11.5, "text": 0.8, "autoencoder": 9.0, "teacher": 46.0, "lcm": 19.0}
-"""Default time budgets of the stages: those of the shipped weights, on two CPU cores."""
+MINUTES = {
+    "judge": 11.5,
+    "text": 0.8,
+    "autoencoder": 9.0,
+    "teacher": 100.0,
+    "decoder": 10.0,
+    "lcm": 40.0,
+}
+"""Default time budgets of the stages: about those of the shipped weights, on two CPU cores."""
 
-STAGES = ("judge", "text", "autoencoder", "teacher", "model", "lcm", "outline", "evaluate", "sheet")
+STAGES = (*MINUTES, "model", "outline", "evaluate", "sheet")
 
 
-def _judge(minutes: float) -> None:
+def _judge(minutes: float, seeds: tuple[int, ...] = (0, 1)) -> None:
     from workers.tiny.classifier import judge_path, train_judge
 
-    for seed in (0, 1):
+    for seed in seeds:
         if not judge_path(seed).exists():
             train_judge(seed, minutes)
 
@@ -44,15 +54,15 @@ def _autoencoder(minutes: float) -> None:
     train_autoencoder(minutes)
 
 
-def _teacher(minutes: float, from_shipped: bool = False) -> None:
+def _teacher(minutes: float, from_shipped: bool, parts: int) -> None:
     from diffusers import UNet2DConditionModel
 
     from workers.tiny.evaluate import GUIDANCE, Way
     from workers.tiny.look import quick_look
-    from workers.tiny.parts import shipped, trained_autoencoder, trained_text_encoder
+    from workers.tiny.parts import plain_autoencoder, shipped, trained_text_encoder
     from workers.tiny.teacher import build_pipeline, build_unet, train_teacher
 
-    vae, encoder, twin = trained_autoencoder(), trained_text_encoder(), build_unet().eval()
+    vae, encoder, twin = plain_autoencoder(), trained_text_encoder(), build_unet().eval()
     pipeline = build_pipeline(vae, encoder, twin)
 
     def look(run: Run) -> None:
@@ -60,7 +70,14 @@ def _teacher(minutes: float, from_shipped: bool = False) -> None:
         run.log(**quick_look(pipeline, Way("look", "dpm++", 12, GUIDANCE), "teacher"))
 
     start = shipped(UNet2DConditionModel, "unet") if from_shipped else None
-    train_teacher(vae, encoder, minutes, look, start)
+    train_teacher(vae, encoder, minutes, look, start, parts)
+
+
+def _decoder(minutes: float) -> None:
+    from workers.tiny.decoder import train_decoder
+    from workers.tiny.parts import plain_autoencoder, trained_text_encoder, trained_unet
+
+    train_decoder(plain_autoencoder(), trained_text_encoder(), trained_unet(), minutes)
 
 
 def _model() -> None:
@@ -68,10 +85,10 @@ def _model() -> None:
     from workers.tiny.teacher import build_pipeline, save_pipeline
 
     parts = trained_autoencoder(), trained_text_encoder(), trained_unet()
-    save_pipeline(build_pipeline(*parts), MODEL_DIR)
+    save_pipeline(build_pipeline(*parts), made("model"))
 
 
-def _lcm(minutes: float) -> None:
+def _lcm(minutes: float, from_shipped: bool, parts: int) -> None:
     from workers.distill import STUDENT, TARGET, Distiller
     from workers.tiny.adapters import LCM_SETTINGS, distil_lcm
     from workers.tiny.evaluate import Way
@@ -90,26 +107,27 @@ def _lcm(minutes: float) -> None:
             print(steps, quick_look(pipeline, Way("look", "lcm", steps), f"lcm{steps}"), flush=True)
         distiller.unet.train().set_adapter(STUDENT)
 
-    distil_lcm(LCM_SETTINGS, minutes, look)
+    start = LCM_LORA_DIR if from_shipped else None
+    distil_lcm(LCM_SETTINGS, minutes, look, start, parts)
 
 
-def _outline() -> None:
+def _outline(scale: float) -> None:
     from workers.tiny.adapters import OUTLINE_SETTINGS, train_outline
 
-    train_outline(OUTLINE_SETTINGS)
+    train_outline(replace(OUTLINE_SETTINGS, steps=_scaled(OUTLINE_SETTINGS.steps, scale, 10)))
 
 
 def _evaluate(seen: int, held_out: int, card: Path) -> None:
     from workers.tiny.card import as_markdown, fill_card
     from workers.tiny.evaluate import evaluate
 
-    _judge(MINUTES["judge"])
+    _judge(MINUTES["judge"], (0,))
     table = as_markdown(evaluate(seen, held_out))
     if rank() > 0:
         return
     (cache_dir() / "table.md").write_text(table)
     if card.exists():
-        fill_card(card, table, MODEL_DIR / "README.md")
+        fill_card(card, table, made("model") / "README.md")
     print(table)
 
 
@@ -119,15 +137,19 @@ def _sheet(folder: Path) -> None:
     write_sheets(folder)
 
 
-def _all(processes: int) -> None:
+def _scaled(whole: int, scale: float, least: int = 1) -> int:
+    return max(math.ceil(whole * min(scale, 1.0)), least)
+
+
+def _all(words: list[str], processes: int) -> None:
     """Run every stage in a process of its own; the long ones in several that share the work."""
-    shared = {"autoencoder", "teacher", "lcm", "evaluate"}
+    shared = {"autoencoder", "teacher", "decoder", "lcm", "evaluate"}
     for stage in STAGES:
         print(f"== {stage}", flush=True)
         launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
         before = launch if stage in shared and processes > 1 else []
         environment = os.environ | {"OMP_NUM_THREADS": "1" if before else str(processes)}
-        command = [sys.executable, *before, "-m", "workers.tiny", stage]
+        command = [sys.executable, *before, "-m", "workers.tiny", stage, *words]
         subprocess.run(command, check=True, env=environment)
 
 
@@ -135,14 +157,20 @@ def _processes() -> int:
     return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
 
 
-def _arguments(words: list[str] | None) -> argparse.Namespace:
+def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers.tiny", description=__doc__)
     parser.add_argument("stage", choices=("all", *STAGES))
     parser.add_argument("--minutes", type=float, help="time budget of a training stage")
     parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="multiply all budgets, sets and samples: 0.002 shows in minutes that the chain runs",
+    )
+    parser.add_argument(
         "--from-shipped",
         action="store_true",
-        help="teacher: where there is no checkpoint, go on from the shipped weights",
+        help="teacher, lcm: where there is no checkpoint, go on from the shipped weights",
     )
     parser.add_argument("--processes", type=int, default=_processes())
     parser.add_argument("--seen", type=int, default=400, help="pictures a row, seen pairs")
@@ -152,29 +180,40 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main(words: list[str] | None = None) -> None:
-    """Run one stage, or all of them."""
-    chosen = _arguments(words)
-    join()
+def _run_stage(chosen: argparse.Namespace) -> None:
+    parts = _scaled(PARTS, chosen.scale)
     timed: dict[str, Callable[[float], Any]] = {
         "judge": _judge,
         "text": _text,
         "autoencoder": _autoencoder,
-        "teacher": partial(_teacher, from_shipped=chosen.from_shipped),
-        "lcm": _lcm,
+        "teacher": partial(_teacher, from_shipped=chosen.from_shipped, parts=parts),
+        "decoder": _decoder,
+        "lcm": partial(_lcm, from_shipped=chosen.from_shipped, parts=parts),
     }
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    torch.set_flush_denormal(True)
     if chosen.stage in timed:
-        timed[chosen.stage](chosen.minutes or MINUTES[chosen.stage])
-    elif chosen.stage == "all":
-        _all(chosen.processes)
+        timed[chosen.stage](chosen.minutes or MINUTES[chosen.stage] * chosen.scale)
     elif chosen.stage == "evaluate":
-        _evaluate(chosen.seen, chosen.held_out, chosen.card)
+        seen, held_out = (_scaled(n, chosen.scale, 10) for n in (chosen.seen, chosen.held_out))
+        _evaluate(seen, held_out, chosen.card)
     elif chosen.stage == "sheet":
         _sheet(chosen.images)
+    elif chosen.stage == "outline":
+        _outline(chosen.scale)
     else:
-        {"model": _model, "outline": _outline}[chosen.stage]()
+        _model()
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run one stage, or all of them."""
+    words = sys.argv[1:] if words is None else words
+    chosen = _arguments(words)
+    join()
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    if chosen.stage == "all":
+        _all([word for word in words if word != "all"], chosen.processes)
+    else:
+        _run_stage(chosen)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,19 @@
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from workers.distill import Batch, Distiller, DistillSettings, save_lora
 from workers.style import STYLE, StyleSettings, train_style
-from workers.tiny import LCM_LORA_DIR, OUTLINE_LORA_DIR, cache_dir
+from workers.tiny import cache_dir, made
 from workers.tiny.checkpoints import device, rank, save_state, share_gradients, world
+from workers.tiny.latents import PARTS, draw_rows, latent_set, object_weight, sample_latents
 from workers.tiny.parts import trained_autoencoder, trained_text_encoder, trained_unet
 from workers.tiny.shipping import swap_folder
-from workers.tiny.teacher import (
-    Captioner,
-    build_scheduler,
-    latent_set,
-    object_weight,
-    sample_latents,
-)
+from workers.tiny.teacher import Captioner, build_scheduler
 
 _BATCH = 32
 _SAVE_EVERY = 50
@@ -38,19 +34,19 @@ OUTLINE_SETTINGS = StyleSettings()
 
 
 def _batches(
-    data: dict[str, torch.Tensor], captioner: Captioner, salt: int, count: int, weighted: bool
+    data: dict[str, torch.Tensor], captioner: Captioner, salt: int, count: int
 ) -> Callable[[int], Batch]:
     """Batch number ``step``, the same whenever it is asked for."""
     empty = captioner.embed([""])
 
     def draw(step: int) -> Batch:
         rng = np.random.default_rng([salt, step, rank()])
-        rows = torch.from_numpy(rng.integers(len(data["mean"]), size=count))
+        rows = draw_rows(rng, data, count)
         with torch.random.fork_rng():
             torch.manual_seed(int(rng.integers(2**31)))
             latents = sample_latents(data, rows)
         states = captioner.draw(rng, data["attributes"][rows].numpy())
-        weight = object_weight(data["boxes"][rows], 3.0).to(latents) if weighted else None
+        weight = object_weight(data["boxes"][rows]).to(latents)
         latents = latents.contiguous(memory_format=torch.channels_last)
         return Batch(latents, states, empty.expand_as(states), weight=weight)
 
@@ -58,11 +54,18 @@ def _batches(
 
 
 def distil_lcm(
-    settings: DistillSettings, minutes: float, look: Callable[[Distiller], None] | None = None
+    settings: DistillSettings,
+    minutes: float,
+    look: Callable[[Distiller], None] | None = None,
+    start: Path | None = None,
+    parts: int = PARTS,
 ) -> None:
-    """Distil the accelerator, resuming where it stopped, and put it in place."""
+    """Distil the accelerator, resuming where it stopped, and put it in place.
+
+    Without a checkpoint it begins from nothing, or from the LoRA in the folder ``start``.
+    """
     vae, captioner = trained_autoencoder(), Captioner(trained_text_encoder(), 0.0, 0.0)
-    batches = _batches(latent_set(vae), captioner, 6, _BATCH // world(), weighted=False)
+    batches = _batches(latent_set(vae, parts), captioner, 6, _BATCH // world())
     distiller = Distiller(
         trained_unet(), build_scheduler(), settings, share=share_gradients, rank=rank()
     )
@@ -71,6 +74,8 @@ def distil_lcm(
         state = torch.load(path, map_location=device(), weights_only=True)
         distiller.load_state(state)
         spent_s = float(state["spent_s"])
+    elif start is not None:
+        distiller.begin_from(start)
     recent: list[float] = []
     while spent_s < minutes * 60:
         begun = time.monotonic()
@@ -85,7 +90,7 @@ def distil_lcm(
             if look is not None:
                 look(distiller)
     if rank() == 0:
-        with swap_folder(LCM_LORA_DIR) as fresh:
+        with swap_folder(made("lcm_lora")) as fresh:
             distiller.save(fresh, LCM_STRENGTH)
 
 
@@ -93,7 +98,7 @@ def train_outline(settings: StyleSettings) -> None:
     """Train the outline style on hollow pictures and put it in place."""
     vae, captioner = trained_autoencoder(), Captioner(trained_text_encoder(), 0.0, 0.1)
     data = latent_set(vae, parts=2, n=2000, hollow=True)
-    batches = _batches(data, captioner, 8, 32, weighted=True)
+    batches = _batches(data, captioner, 8, 32)
     unet = trained_unet()
 
     def report(step: int, loss: float) -> None:
@@ -101,7 +106,7 @@ def train_outline(settings: StyleSettings) -> None:
             _report("outline", step + 1, loss)
 
     train_style(unet, build_scheduler(), batches, settings, report)
-    with swap_folder(OUTLINE_LORA_DIR) as fresh:
+    with swap_folder(made("outline_lora")) as fresh:
         save_lora(unet, STYLE, fresh)
 
 

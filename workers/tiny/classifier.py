@@ -96,10 +96,10 @@ def judge_path(seed: int) -> Path:
 def train_judge(seed: int, minutes: float = 2.0) -> Judge:
     """Train one judge on an endless stream of ground truth."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng([seed, 77])
     judge: Judge = placed(Judge())
     optimiser = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=1e-3)
     run = Run(f"judge{seed}", {"judge": judge}, optimiser, minutes, decay=0.99)
+    rng = np.random.default_rng([seed, 77, run.step])
     while not run.done:
         pictures, targets = _batch(rng)
         logits = judge(pictures)

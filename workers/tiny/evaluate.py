@@ -21,12 +21,12 @@ from diffusers import (
 from numpy.typing import NDArray
 
 from workers.metrics import frechet_distance, share
-from workers.tiny import LCM_LORA_DIR, MODEL_DIR, OUTLINE_LORA_DIR, cache_dir
+from workers.tiny import cache_dir, made
 from workers.tiny.captions import Attributes, canonical, draw_attributes
 from workers.tiny.checkpoints import device, placed, rank, wait, world
 from workers.tiny.classifier import agreement, judge_path, load_judge, read
+from workers.tiny.latents import decode_latents, encode_latents
 from workers.tiny.scenes import render
-from workers.tiny.teacher import decode_latents, encode_latents
 
 GUIDANCE = 3.0
 """The teacher's guidance scale in the table."""
@@ -36,7 +36,6 @@ _SCHEDULERS: dict[str, Any] = {
     "dpm++": DPMSolverMultistepScheduler,
     "lcm": LCMScheduler,
 }
-_ADAPTERS = {"lcm": LCM_LORA_DIR, "outline": OUTLINE_LORA_DIR}
 _BATCH = 50
 
 
@@ -79,10 +78,10 @@ def style_ways() -> list[Way]:
 
 def load_pipeline(adapters: tuple[tuple[str, float], ...] = ()) -> StableDiffusionPipeline:
     """The shipped base in fp32 with these adapters fused."""
-    pipeline = StableDiffusionPipeline.from_pretrained(MODEL_DIR, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(made("model"), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     for name, _ in adapters:
-        pipeline.load_lora_weights(_ADAPTERS[name], adapter_name=name)
+        pipeline.load_lora_weights(made(f"{name}_lora"), adapter_name=name)
     if adapters:
         names = [name for name, _ in adapters]
         pipeline.set_adapters(names, [weight for _, weight in adapters])
@@ -195,7 +194,7 @@ def machine() -> str:
 def _identity(way: Way, questions: str) -> str:
     """What a row depends on: the way, the questions, and the bytes of judge and weights."""
     found = hashlib.sha256(f"{way}|{questions}".encode() + judge_path(0).read_bytes())
-    folders = [MODEL_DIR, *(_ADAPTERS[name] for name, _ in way.adapters)]
+    folders = [made("model"), *(made(f"{name}_lora") for name, _ in way.adapters)]
     for path in sorted(path for folder in folders for path in folder.rglob("*.safetensors")):
         found.update(path.read_bytes())
     return found.hexdigest()[:24]

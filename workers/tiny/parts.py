@@ -32,7 +32,19 @@ def shipped(kind: Any, folder: str) -> Any:
 
 
 def trained_autoencoder() -> AutoencoderKL:
-    """The autoencoder of its checkpoint, with standard latents; without one, the shipped."""
+    """The autoencoder of its checkpoint, with standard latents; without one, the shipped.
+
+    Its decoder is the finished one of `decoder.py`, where that has been trained.
+    """
+    vae = plain_autoencoder()
+    if _checkpoint("decoder").exists():
+        _averaged(vae.decoder, "decoder", "decoder")
+        _averaged(vae.post_quant_conv, "decoder", "post")
+    return vae
+
+
+def plain_autoencoder() -> AutoencoderKL:
+    """The same with the decoder that was trained along with the encoder."""
     if not _checkpoint("autoencoder").exists():
         # What is shipped has standard latents already.
         return placed(shipped(AutoencoderKL, "vae"))

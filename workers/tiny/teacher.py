@@ -11,11 +11,16 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from workers.distill_curve import Curve
-from workers.tiny import cache_dir
-from workers.tiny.captions import Attributes, captions, draw_attributes, mistake
-from workers.tiny.checkpoints import Run, device, placed, rank, wait, world
-from workers.tiny.classifier import to_tensor
-from workers.tiny.scenes import SIDE, render
+from workers.tiny.captions import Attributes, captions, mistake
+from workers.tiny.checkpoints import Run, device, placed, rank, world
+from workers.tiny.latents import (
+    PARTS,
+    draw_rows,
+    draw_times,
+    latent_set,
+    object_weight,
+    sample_latents,
+)
 from workers.tiny.text import WIDTH, tokens
 from workers.tiny.tokenizer import build_tokenizer
 
@@ -68,75 +73,6 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-@torch.no_grad()
-def encode_latents(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Means and deviations [n, 4, 16, 16], scaled, of uint8 pictures [n, 64, 64, 3]."""
-    means, deviations = [], []
-    for start in range(0, len(pictures), 64):
-        spread = vae.encode(to_tensor(pictures[start : start + 64])).latent_dist
-        means.append(spread.mean.cpu() * vae.config.scaling_factor)
-        deviations.append(spread.std.cpu() * vae.config.scaling_factor)
-    return torch.cat(means), torch.cat(deviations)
-
-
-@torch.no_grad()
-def decode_latents(vae: AutoencoderKL, latents: Tensor) -> NDArray[np.uint8]:
-    """uint8 pictures [n, 64, 64, 3] of scaled latents [n, 4, 16, 16]."""
-    made = []
-    for start in range(0, len(latents), 64):
-        part = latents[start : start + 64].to(device()) / vae.config.scaling_factor
-        found = vae.decode(part).sample
-        made.append(((found.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu())
-    return torch.cat(made).permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def latent_part(vae: AutoencoderKL, part: int, n: int, hollow: bool = False) -> dict[str, Tensor]:
-    """One part of the cached training set: latents, attributes and objects' boxes of ``n``."""
-    path = cache_dir() / f"latents{'_hollow' if hollow else ''}_{part:03d}.pt"
-    if not path.exists():
-        rng = np.random.default_rng([4, part, int(hollow)])
-        scenes = render(rng, draw_attributes(rng, n), hollow=hollow)
-        mean, deviation = encode_latents(vae, scenes.pictures)
-        found = {
-            "mean": mean.half(),
-            "deviation": deviation.half(),
-            "attributes": torch.from_numpy(scenes.attributes.table()),
-            "boxes": torch.from_numpy(scenes.boxes),
-        }
-        temporary = path.with_suffix(".tmp")
-        torch.save(found, temporary)
-        temporary.replace(path)
-    loaded: dict[str, Tensor] = torch.load(path, weights_only=True)
-    return loaded
-
-
-def latent_set(
-    vae: AutoencoderKL, parts: int = 14, n: int = 2000, hollow: bool = False
-) -> dict[str, Tensor]:
-    """The whole training set: ``parts`` times ``n`` pictures of seen pairs."""
-    for part in range(rank(), parts, world()):
-        latent_part(vae, part, n, hollow)
-    wait()
-    found = [latent_part(vae, part, n, hollow) for part in range(parts)]
-    return {key: torch.cat([part[key] for part in found]) for key in found[0]}
-
-
-def object_weight(boxes: Tensor, inside: float = 2.0) -> Tensor:
-    """Loss weights [n, 1, 16, 16]: ``inside`` an object's square and 1 elsewhere."""
-    cell = SIDE / 16
-    axis = (torch.arange(16) + 0.5) * cell
-    near_x = (axis[None, :] - boxes[:, 0:1]).abs() < boxes[:, 2:3]
-    near_y = (axis[None, :] - boxes[:, 1:2]).abs() < boxes[:, 2:3]
-    mask = near_y[:, :, None] & near_x[:, None, :]
-    return 1 + (inside - 1) * mask[:, None].float()
-
-
-def sample_latents(data: dict[str, Tensor], rows: Tensor) -> Tensor:
-    """Latents [n, 4, 16, 16] drawn from the autoencoder's distributions of these rows."""
-    mean, deviation = data["mean"][rows].float(), data["deviation"][rows].float()
-    return (mean + deviation * torch.randn_like(mean)).to(device())
-
-
 class Captioner:
     """Draws training captions and embeds them with the frozen text encoder."""
 
@@ -164,31 +100,33 @@ def train_teacher(
     minutes: float = 60.0,
     look: Any = None,
     start: UNet2DConditionModel | None = None,
+    parts: int = PARTS,
 ) -> UNet2DConditionModel:
     """Train the UNet on cached latents; ``look(unet, run)`` is called now and then to judge it.
 
     Without a checkpoint it begins from nothing, or from ``start``.
     """
     torch.manual_seed(5)
-    data, curve = latent_set(vae), Curve.of(build_scheduler())
+    data, curve = latent_set(vae, parts), Curve.of(build_scheduler())
     captioner = Captioner(encoder, MISTAKES, DROPPED)
     unet = build_unet()
     if start is not None:
         unet.load_state_dict(start.state_dict())
     placed(unet)
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01)
+    rate = 2e-3 if start is None else 1.2e-3
+    optimiser = torch.optim.AdamW(
+        unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     count = _BATCH // world()
     run = Run("teacher", {"unet": unet}, optimiser, minutes, decay=0.998)
     rng = np.random.default_rng([5, run.step, rank()])
     torch.manual_seed(500 + rank() + run.step)
     recent: list[float] = []
     while not run.done:
-        rows = torch.from_numpy(rng.integers(len(data["mean"]), size=count))
+        rows = draw_rows(rng, data, count)
         clean = sample_latents(data, rows)
         embedded = captioner.draw(rng, data["attributes"][rows].numpy())
-        late = torch.randint(200, 1000, (count,))
-        times = torch.where(torch.rand(count) < 0.8, late, torch.randint(0, 1000, (count,)))
-        times = times.to(device())
+        times = draw_times(count).to(device())
         noise = torch.randn_like(clean)
         noisy = curve.add_noise(clean, noise, times)
         made = unet(noisy, times, embedded).sample
@@ -199,7 +137,7 @@ def train_teacher(
         if run.step % 50 == 0:
             run.log(loss=round(float(np.mean(recent)), 4))
             recent.clear()
-        if look is not None and rank() == 0 and run.step % 400 == 0:
+        if look is not None and rank() == 0 and run.step % 500 == 0:
             look(run)
             run.rest()
     trained: UNet2DConditionModel = run.averaged("unet")
