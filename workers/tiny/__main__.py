@@ -114,7 +114,7 @@ def _lcm(minutes: float, from_shipped: bool, parts: int) -> None:
 def _outline(scale: float) -> None:
     from workers.tiny.adapters import OUTLINE_SETTINGS, train_outline
 
-    train_outline(replace(OUTLINE_SETTINGS, steps=_scaled(OUTLINE_SETTINGS.steps, scale, 10)))
+    train_outline(replace(OUTLINE_SETTINGS, steps=_scaled(OUTLINE_SETTINGS.steps, scale, 20)))
 
 
 def _evaluate(seen: int, held_out: int, card: Path) -> None:

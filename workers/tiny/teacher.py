@@ -1,5 +1,6 @@
 """The teacher: the tiny model's UNet, its latents, its training, and its pipeline."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,16 @@ def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     with swap_folder(folder) as fresh:
         half = {key: value.half() for key, value in _modules(pipeline).items()}
         pipeline.save_pretrained(fresh, safe_serialization=True)
+        _forget_origin(fresh / "vae" / "config.json")
         for module in half.values():
             module.float()
+
+
+def _forget_origin(config: Path) -> None:
+    """diffusers writes down from which folder a part was loaded; that is this machine's matter."""
+    told = json.loads(config.read_text())
+    told.pop("_name_or_path", None)
+    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 
 def _modules(pipeline: StableDiffusionPipeline) -> dict[str, torch.nn.Module]:
