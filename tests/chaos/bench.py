@@ -157,11 +157,11 @@ class Bench:
         assert result.injected, "nothing was struck"
 
 
-def up(site: Site, *renderers: str) -> None:
+def up(site: Site, *renderers: str, restart: bool = False) -> None:
     """Scheduler, renderers (a and b) and the job."""
     site.scheduler()
     for name in renderers or ("a", "b"):
-        site.renderer(name)
+        site.renderer(name, restart=restart)
     site.submit()
 
 

@@ -58,7 +58,7 @@ def _says_broken(site: Site) -> bool:
 def temporary_folder_full(site: Site) -> None:
     """A node's temporary folder is full: its renderer costs no image anything."""
     site.scheduler()
-    with small_disk(site.tmp("a"), "1m") as folder:
+    with small_disk(site.tmp("a"), "100m") as folder:
         ballast = fill(folder)
         site.renderer("a", restart=True)
         site.submit()

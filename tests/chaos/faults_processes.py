@@ -108,12 +108,7 @@ def device_fails(site: Site, act: str) -> None:
     site.recovery.until_progress(site.progress, time.monotonic())
     site.wait_for_end()
     child.restart = False
-    assert not crashed(site), "the device's fault was counted against a unit"
-
-
-def crashed(site: Site) -> bool:
-    """Whether a committed unit had been counted as one that a process died on."""
-    return any(one.attempt for one in site.manifests())
+    assert not site.crashed(), "the device's fault was counted against a unit"
 
 
 def rolling(site: Site) -> None:
@@ -128,7 +123,7 @@ def rolling(site: Site) -> None:
         assert site.children[name].wait() == 0, "a drained renderer ends with 0"
         site.recovery.seconds.append(time.monotonic() - since)
     site.wait_for_end()
-    assert not crashed(site), "a drain was counted as a crash"
+    assert not site.crashed(), "a drain was counted as a crash"
 
 
 def poison(site: Site) -> None:

@@ -38,7 +38,7 @@ def loading(site: Site) -> None:
         site.redis.kill()
         site.redis.start("--key-load-delay", "1000")
         with site.redis.client() as client:
-            saw = _is_loading(client)
+            saw = client.info("persistence")["loading"]
             wait_until(lambda: not _is_loading(client), "the end of loading", 180)
         site.client.delete(*(f"bulk:{number}" for number in range(4000)))
     assert saw, "it was never loading"
@@ -123,21 +123,31 @@ def _is_busy(client: "redis.Redis") -> bool:
 
 def password(site: Site) -> None:
     """The password is changed and everybody is thrown out; later it is the old one again."""
-    begun(site)
+    begun(site, restart=True)
     with site.recovery.outage(site.progress), site.redis.client() as client:
         client.config_set("requirepass", "another")
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         last(2.0)
         client.config_set("requirepass", "")
+    _refused_without_harm(site)
 
 
 def rights(site: Site) -> None:
     """The user may run no scripts any more, for a while."""
-    begun(site)
+    begun(site, restart=True)
     with site.recovery.outage(site.progress), site.redis.client() as client:
         client.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
         last(2.0)
         client.execute_command("ACL", "SETUSER", "default", "+@all")
+    _refused_without_harm(site)
+
+
+def _refused_without_harm(site: Site) -> None:
+    site.wait_for_end()
+    for name in ("a", "b"):
+        site.children[name].restart = False
+        assert len(site.children[name].fallen) <= 3, "a renderer that Redis refuses spins"
+    assert not site.crashed(), "a refusal was counted against a unit"
 
 
 FAULTS = [

@@ -94,11 +94,13 @@ def fill(folder: Path) -> Path:
     """A file that takes all the room there is."""
     path = folder / "ballast"
     with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return path
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    return path
 
 
 @contextmanager
@@ -107,9 +109,13 @@ def lossy(ports: list[int], percent: int) -> Iterator[None]:
     table = f"fewstep_chaos_{uuid.uuid4().hex[:8]}"
     listed = ", ".join(str(port) for port in ports)
     drop = f"numgen random mod 100 < {percent} drop"
-    rules = f"""table ip {table} {{ chain out {{ type filter hook output priority 0;
-        tcp dport {{ {listed} }} {drop}
-        tcp sport {{ {listed} }} {drop} }} }}"""
+    rules = f"""table ip {table} {{
+        chain out {{
+            type filter hook output priority 0;
+            tcp dport {{ {listed} }} {drop}
+            tcp sport {{ {listed} }} {drop}
+        }}
+    }}"""
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
     try:
         yield

@@ -32,7 +32,7 @@ from tests.servers import wait_until
 #: Short, so that a run need not wait; a production lease is 60 s.
 LEASE_MS, RENEW_MS = 3_000, 300
 #: What a batch takes at least: the tiny model alone is done before a fault can strike.
-PACE_S = 0.15
+PACE_S = 0.4
 #: Of the store's client, in the same proportion to the lease as in production.
 READ_TIMEOUT_S = 3.0
 
@@ -207,6 +207,10 @@ class Site:
         keys = [one.key for one in self.store.list(self.layout(job).shards)]
         stats = [key for key in keys if key.endswith("_stats.json")]
         return [Manifest.model_validate_json(self.store.get(key)) for key in stats]
+
+    def crashed(self) -> bool:
+        """Whether a committed unit had been counted as one that a process died on."""
+        return any(one.attempt for one in self.manifests())
 
     def layout(self, job: Job | None = None) -> JobLayout:
         """Where the job lies."""

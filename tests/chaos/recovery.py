@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.queue_values import LeaseRecord
 from jobs.shard_queue import ShardQueue
+from tests.chaos.world import IMAGES
 from tests.servers import wait_until
 
 
@@ -51,14 +52,17 @@ class Recovery:
         return unit in pieces.parts or (":" not in unit and shard in pieces.split)
 
     @contextmanager
-    def outage(self, progress: Callable[[], int]) -> Iterator[None]:
+    def outage(self, progress: Callable[[], int], images: int = IMAGES) -> Iterator[None]:
         """Something is away inside; measured is from its end until an image is settled."""
+        assert progress() < images, "the job had ended before the fault"
         self.injected += 1
         yield
-        self.until_progress(progress, time.monotonic())
+        self.until_progress(progress, time.monotonic(), images)
 
-    def until_progress(self, progress: Callable[[], int], since: float) -> None:
-        """Measure from `since` until more images are settled than now."""
+    def until_progress(
+        self, progress: Callable[[], int], since: float, images: int = IMAGES
+    ) -> None:
+        """Measure from `since` until more images are settled than now, or all are."""
         before = progress()
-        wait_until(lambda: progress() > before, "work to go on", 120)
+        wait_until(lambda: progress() > before or progress() >= images, "work to go on", 180)
         self.seconds.append(time.monotonic() - since)

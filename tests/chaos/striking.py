@@ -11,7 +11,7 @@ def last(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def begun(site: Site) -> None:
+def begun(site: Site, *, restart: bool = False) -> None:
     """Everyone is at work and the first shard is done."""
-    up(site)
+    up(site, restart=restart)
     site.wait_for_progress()
