@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 
-from jobs.errors import FewstepError, Unreachable
+from jobs.errors import BadConfiguration, FewstepError, Unreachable
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
@@ -83,6 +83,9 @@ class Renderer:
             status = 0
         except FewstepError as error:
             log.error("renderer_stopped name=%s error=%s", self._name, error)
+            if isinstance(error, BadConfiguration):
+                # Redis or the store refuses us: Ray's restarts would ask again without a pause.
+                self._draining.wait(BROKEN_S)
         except Exception:
             log.exception("renderer_died name=%s", self._name)
         finally:
