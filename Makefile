@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format audit bench chaos tiny-model clean
+.PHONY: help demo test check format audit bench chaos soak tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: $(READY) ## fewstep beside its peers on this machine (ROWS=codecs,engine;
 
 chaos: $(READY) ## strike every fault, and write docs/fault-table.md (an hour; as root, with redis-server, nftables, libfaketime)
 	@$(BIN)/python -m tests.chaos --jobs 2
+
+soak: $(READY) ## jobs and faults at random for MINUTES=30 (SEED=n plans the same again)
+	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 tiny-model: $(READY) ## make the embedded model and its adapters again, from nothing (hours)
 	@$(BIN)/python -m workers.tiny all

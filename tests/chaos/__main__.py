@@ -38,6 +38,9 @@ def main() -> int:
         print(f"no Redis {NEW} here (Debian: apt-get install redis-server): {OLD} alone is used")
     tasks = [task for fault in faults for task in _tasks(fault, chosen.all) * chosen.times]
     _skip(faults, results)
+    if chosen.quick:
+        struck = {(entry.row, entry.name) for entry in read(results)}
+        tasks = _one_each(faults, struck)
     for entry in read(results):
         match = [t for t in tasks if _key(t) == (entry.row, entry.name, entry.redis, entry.store)]
         if match:
@@ -59,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--times", type=int, default=1, help="runs of each pair of servers")
     parser.add_argument("--all", action="store_true", help="every pair of servers")
+    parser.add_argument("--quick", action="store_true", help="one pair of servers each, in turn")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--resume", action="store_true", help="keep the results that are there")
     parser.add_argument("--results", type=Path, default=Path(".chaos/results.jsonl"))
@@ -79,6 +83,16 @@ def _tasks(fault: Fault, every: bool) -> list[Task]:
     if every or len(pairs) < len(EVERY_PAIR):
         return [Task(fault, *pair) for pair in pairs]
     return [Task(fault, *pair) for pair in PAIRS]
+
+
+def _one_each(faults: list[Fault], struck: set[tuple[str, str]]) -> list[Task]:
+    """One run of every fault that was not struck yet."""
+    found = []
+    for number, fault in enumerate(faults):
+        tasks = _tasks(fault, every=False)
+        if tasks and (fault.row, fault.name) not in struck:
+            found.append(tasks[number % len(tasks)])
+    return found
 
 
 def _skip(faults: list[Fault], results: Path) -> None:

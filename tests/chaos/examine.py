@@ -117,7 +117,8 @@ def examine(site: Site, undisturbed: Undisturbed, jobs: list[Job]) -> Verdict:
 
 def _examine_job(site: Site, job: Job, undisturbed: Undisturbed, verdict: Verdict) -> None:
     record, layout = site.record(job), site.layout(job)
-    if (record.state, record.outcome) != ("closed", site.outcome):
+    wanted = site.outcomes.get(job.id, site.outcome)
+    if (record.state, record.outcome) != ("closed", wanted):
         verdict.wrong.append(f"job {job.id} is {record.state} {record.outcome}")
     if record.outcome != "done":
         _examine_ended(site.store, layout, verdict)

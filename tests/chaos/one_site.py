@@ -62,6 +62,8 @@ class Site:
     #: How the job is to end, and how many of its images are to end in quarantine.
     outcome: str = "done"
     given_up: int = 0
+    #: Of several jobs, how each is to end.
+    outcomes: dict[str, str] = field(default_factory=dict)
     #: Whether its folder is to stay, for somebody to look at.
     keep: bool = False
 

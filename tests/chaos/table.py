@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.chaos.bench import Fault, Result
 from tests.chaos.one_site import LEASE_MS
-from tests.chaos.rows import NOT_APPLICABLE
+from tests.chaos.rows import NOT_STRUCK
 from workers.shard_loop import IDLE_S
 
 #: A renderer without work asks again after this long at most.
@@ -163,9 +163,9 @@ def _below(faults: Sequence[Fault], entries: Sequence[Entry]) -> list[str]:
         named = ", ".join(fault.name for fault in faults if fault.note == note)
         lines.append(f"\\* {named}: {note}.")
         lines.append("")
-    if NOT_APPLICABLE:
-        lines += ["Not applicable yet:", ""]
-        lines += [f"- row {row}: {why}" for row, why in NOT_APPLICABLE.items()]
+    if NOT_STRUCK:
+        lines += ["Not struck yet:", ""]
+        lines += [f"- row {row}: {why}" for row, why in NOT_STRUCK.items()]
         lines.append("")
     bad = [one for one in entries if not one.clean]
     if bad:
