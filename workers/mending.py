@@ -13,8 +13,8 @@ from jobs.recipe import Recipe
 from jobs.records import TRACEBACK_MAX, LoadTimes
 from workers.device_faults import DeviceLost, is_out_of_memory, is_sticky
 from workers.render import Batch, BatchRenderer, Precision
+from workers.rendered import Rendered
 from workers.shapes import BatchShapes
-from workers.work import Rendered
 
 log = logging.getLogger(__name__)
 

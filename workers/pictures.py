@@ -7,7 +7,8 @@ import traceback
 from jobs.job import Image
 from jobs.records import TRACEBACK_MAX, ImageRecord, Picture
 from workers.encode import EXTENSIONS, encode, settings_of
-from workers.work import Rendered, Work
+from workers.rendered import Rendered
+from workers.work import Work
 
 
 def picture_of(work: Work, image: Image, rendered: Rendered) -> Picture:

@@ -15,8 +15,9 @@ from workers.batches import BatchFormer, Flight, Formed
 from workers.claims import Claims
 from workers.leases import LeaseKeeper
 from workers.pictures import picture_of
+from workers.rendered import Rendered
 from workers.rooms import Room
-from workers.work import Rendered, RenderedShard, RendersBatches, Work
+from workers.work import RenderedShard, RendersBatches, Work
 
 log = logging.getLogger(__name__)
 

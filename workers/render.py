@@ -16,9 +16,9 @@ from workers.decode import GOOD, NOT_NUMBERS, ONE_COLOUR, Decoder, in_float32
 from workers.device_clock import DeviceClock, to_device, to_host
 from workers.engine import Engine
 from workers.noise import NoiseAhead, Shape
+from workers.rendered import Rendered
 from workers.sampler import DiffusersSampler, Sampler, make_sampler
 from workers.text import Embedding, TextEncoder
-from workers.work import Rendered
 
 #: What a batch is made with: the engine's dtype, the decoder in float32, or both nets in float32.
 Precision = Literal["own", "exact_decoder", "exact"]

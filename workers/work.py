@@ -5,22 +5,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from jobs.errors import LeaseLost
 from jobs.job import Image, Job
 from jobs.layout import JobLayout, Unit, layout_of
 from jobs.recipe import Recipe
-from jobs.records import ErrorKind, LoadTimes, Picture, ShardTimes, StageTimes
+from jobs.records import LoadTimes, Picture, ShardTimes
 from jobs.rounds import Accepted, read_accepted, unit_images
 from jobs.shard_queue import ShardQueue
 from jobs.spool import RowPages
 from jobs.store import Store
 from workers.leases import Held
+from workers.rendered import Rendered
 
 #: Jobs whose specification is remembered.
 KEPT_JOBS = 64
@@ -38,22 +36,6 @@ class Work:
     #: When it was claimed, on the monotonic clock, and what reading its rows took.
     claimed_at: float
     fetch_ms: float
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One image as pixels `[height, width, 3]` uint8, or why there are none."""
-
-    pixels: NDArray[np.uint8] | None
-    error: str
-    tokens_lost: int
-    position: int
-    kind: ErrorKind = ""
-    traceback: str = ""
-    #: The shape of the batch it was made in, and how often it was rendered until it was this.
-    batch_images: int = 0
-    tries: int = 1
-    times: StageTimes = field(default_factory=StageTimes)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from workers.device_faults import DeviceLost
 from workers.engine import Engine, load_engine
 from workers.mending import MendingRenderer, remedies
 from workers.render import BatchRenderer
+from workers.rendered import Rendered
 from workers.shapes import BatchShapes
-from workers.work import Rendered
 
 Hook = Callable[[torch.Tensor], torch.Tensor]
 
