@@ -236,7 +236,8 @@ local function crash(j, u, progress, why)
   local attempts = (u == int(top) or b - a == 1) and tonumber(f[1]) or 1
   local crashes = call('HINCRBY', of('crashes', j), u, 1)
   if crashes < attempts then
-    requeue(j, u, now + math.min(BACKOFF_MAX, 1000 * 2 ^ crashes))
+    -- A first death is most often the machine's: the unit is offered at once, later ones wait.
+    requeue(j, u, crashes == 1 and 0 or now + math.min(BACKOFF_MAX, 1000 * 2 ^ crashes))
     event('fail', j, u, 'why', why)
     return 'retry'
   end

@@ -167,7 +167,7 @@ class JobModel:
         count = self.crashes.pop(unit, 0) + 1
         if count < allowed:
             self.crashes[unit] = count
-            self.waiting[unit] = now + min(BACKOFF_MAX, 1000 * 2**count)
+            self.waiting[unit] = now + min(BACKOFF_MAX, 1000 * 2**count) if count > 1 else 0
             return "retry"
         if stop - first == 1:
             self.dead.add(first)

@@ -20,13 +20,25 @@ def test_a_lease_lasts_as_long_as_it_is_renewed(
     [record] = queue.leases()
     assert (record.worker, record.progress, record.deadline_ms) == ("w", 4, clock.now + 1_000)
     clock.forward(1_000)
-    assert claim() == []
-    assert queue.leases() == []
-    assert queue.renew("w", [lease], 1_000) == ["lost"]
-    clock.forward(2_000)
     [again] = claim()
+    assert queue.renew("w", [lease], 1_000) == ["lost"]
     assert (again.unit, again.attempt) == ("0", 2)
     assert int(again.token) > int(lease.token)
+
+
+def test_a_second_death_is_waited_after(
+    queue: ShardQueue, submit: Submit, claim: Claim, clock: Clock
+) -> None:
+    """The first is most often the machine's; what kills twice in a row may kill a third time."""
+    submit(images=10)
+    [first] = claim()
+    assert queue.fail("job", "0", first.token, "crash") == "retry"
+    [second] = claim()
+    assert queue.fail("job", "0", second.token, "crash") == "retry"
+    assert claim() == []
+    clock.forward(4_000)
+    [third] = claim()
+    assert third.attempt == 3
 
 
 @pytest.mark.parametrize(("arbiter", "answer"), [("s3", "late"), ("redis", "fenced")])
@@ -109,10 +121,8 @@ def test_a_death_counts_against_the_unit_in_hand(
     assert queue.renew("w", [rendered, in_hand], 1_000, [10, 10]) == ["ok", "ok"]
     clock.forward(1_000)
     again = queue.claim("v", "n", "engine", 3, 1_000, ahead=True)
-    assert [(one.unit, one.attempt) for one in again] == [(rendered.unit, 1), (ahead.unit, 1)]
-    clock.forward(2_000)
-    [late] = [one for one in queue.claim("u", "n", "engine", 3, 1_000) if one.unit == "1"]
-    assert late.attempt == 2
+    attempts = {one.unit: one.attempt for one in again}
+    assert attempts == {rendered.unit: 1, in_hand.unit: 2, ahead.unit: 1}
 
 
 def test_a_unit_that_is_always_there_when_processes_die_is_counted_in_the_end(
@@ -202,6 +212,8 @@ def test_a_clock_set_back_delays_nothing_for_long(
 ) -> None:
     submit(images=20)
     crashed, vanished = claim(want=2, lease_ms=600_000)
+    queue.fail("job", crashed.unit, crashed.token, "crash")
+    [crashed] = claim(lease_ms=600_000)
     queue.fail("job", crashed.unit, crashed.token, "crash")
     clock.forward(-3_600_000)
     [retry] = claim(lease_ms=600_000)
