@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format audit bench chaos soak tiny-model clean
+.PHONY: help demo test check format audit mutants bench chaos soak tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(READY) ## lint, format, types, floors
 format: $(READY) ## write the code as the formatter wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+mutants: $(READY) ## take each guard out of the queue's script: some test must fail (half an hour)
+	@$(BIN)/python -m tests.mutants
 
 audit: $(READY) ## list what is installed (build/sbom.json) and ask what is known against it
 	@$(BIN)/python .ci/audit.py

@@ -1,0 +1,310 @@
+"""Every guard of the queue's Lua, and how it is taken out: one textual change each."""
+
+# ruff: noqa: E501 - lines of the script are quoted as they are
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What a piece of the script is for, and the script without it."""
+
+    name: str
+    before: str
+    after: str
+
+
+def _gone(name: str, before: str) -> Guard:
+    """The text is left out."""
+    return Guard(name, before, "")
+
+
+GUARDS = (
+    # submit
+    Guard(
+        "a used key with another body",
+        "known_sha == sha and 'duplicate' or 'conflict'",
+        "'duplicate'",
+    ),
+    Guard(
+        "a used id with another body",
+        "existing == sha and 'duplicate' or 'conflict'",
+        "'duplicate'",
+    ),
+    _gone(
+        "a job that is there",
+        "if existing then return { existing == sha and 'duplicate' or 'conflict', j } end",
+    ),
+    Guard("open jobs in all", "call('ZCARD', P .. 'open') < tonumber(open_max)", "true"),
+    Guard("open jobs of a tenant", "mine < tonumber(tenant_max)", "true"),
+    Guard("a restore is never full", "if restoring == '0' and not room", "if not room"),
+    _gone(
+        "a key is remembered",
+        "if key ~= '' then call('SET', P .. 'once:' .. tenant .. '|' .. key, j .. '|' .. sha, 'PX', keep) end",
+    ),
+    # claim
+    _gone("a claim's resend", "if memo[1] == nonce then return memo[2] end"),
+    _gone("a claim ends old leases", "reap(32)\n"),
+    Guard("no more than wanted", "#out < want and room > 0", "room > 0"),
+    Guard(
+        "an empty job leaves its lane",
+        "        deactivate(j)\n        local later",
+        "        local later",
+    ),
+    _gone(
+        "a job with retries is woken",
+        "if later then call('ZADD', P .. 'delayed', 'LT', later, j) end",
+    ),
+    Guard("a tenant's cap", "if cap == 0 or held < cap then return tenant end", "return tenant"),
+    _gone("a retry is handed out once", "    call('ZREM', of('retry', j), due)\n"),
+    Guard("a done shard is passed over", "call('GETBIT', bits, k) == 0 and ", ""),
+    Guard("a split shard is passed over", " and call('HEXISTS', of('split', j), k) == 0", ""),
+    Guard("only running jobs are served", "if f[1] ~= 'run' then return end", ""),
+    Guard(
+        "idle time earns no credit",
+        "math.max(tonumber(parked[1] or 0), tonumber(parked[2] or 0))",
+        "0",
+    ),
+    Guard("shares by weight", "device_seconds / weight", "device_seconds"),
+    # leases
+    Guard(
+        "tokens rise when the clock goes back",
+        "math.max(tonumber(call('GET', P .. 'fence') or 0) + 1, now * 1000)",
+        "now * 1000",
+    ),
+    Guard(
+        "tokens rise after Redis forgot",
+        "math.max(tonumber(call('GET', P .. 'fence') or 0) + 1, now * 1000)",
+        "tonumber(call('GET', P .. 'fence') or 0) + 1",
+    ),
+    _gone("a lease is ended once", "  if not token then return nil end\n"),
+    _gone("a tenant's units are let go", "    call('HDEL', P .. 'tenant_units', f[1])\n"),
+    Guard("a cancelled job waits for its leases", " == 0 and ending(f[2]) then", " == 0 then"),
+    Guard(
+        "the last lease closes a cancelled job",
+        "    call('ZADD', P .. 'finishing', now, j)\n  end\n  return token, worker, progress",
+        "  end\n  return token, worker, progress",
+    ),
+    # renew
+    Guard(
+        "renewing asks for the token",
+        "if held == token and (live(state) or ending(state)) then",
+        "if live(state) or ending(state) then",
+    ),
+    Guard(
+        "a renewal tells of a cancel",
+        "answer = ending(state) and 'cancel' or state",
+        "answer = state",
+    ),
+    Guard("a renewal tells of a pause", "state == 'pause' and 'pause' or 'ok'", "'ok'"),
+    Guard("a renewal makes no lease", "'leases', 'XX', now", "'leases', now"),
+    Guard(
+        "progress never goes back",
+        "progress ~= '' and tonumber(progress) > (tonumber(before) or -1)",
+        "progress ~= ''",
+    ),
+    Guard(
+        "a lease of a closed job ends", "    elseif held == token then\n      unlease(j, u)\n", ""
+    ),
+    # win
+    _gone("the first winner stays", "  if winner then return winner end\n"),
+    _gone("a stale token does not win", "  if owner(j, u) ~= token then return '' end\n"),
+    # done
+    _gone("a unit that is none", "  if not a then return 'unknown' end\n"),
+    Guard(
+        "a whole that was split is not counted",
+        "(whole and call('HEXISTS', of('split', j), top) == 1)\n    or ",
+        "",
+    ),
+    Guard(
+        "a dead image is not counted",
+        "\n    or call('HEXISTS', of('dead', j), int(a) .. '-' .. int(b)) == 1 then return 'superseded'",
+        " then return 'superseded'",
+    ),
+    Guard(
+        "a shard is booked once", "(whole and call('GETBIT', of('bits', j), top) == 1)\n    or ", ""
+    ),
+    Guard(
+        "a part is booked once",
+        "\n    or (not whole and call('SISMEMBER', of('parts', j), u) == 1) then",
+        " then",
+    ),
+    _gone(
+        "the fence where Redis decides",
+        "  if held ~= token and arbiter ~= 's3' then return 'fenced' end\n",
+    ),
+    _gone(
+        "nothing is booked to a job that ended",
+        "  if not live(f[1]) then\n    if held == token then unlease(j, u) end\n    return 'cancelled'\n  end\n",
+    ),
+    Guard(
+        "a unit of before a split is not counted",
+        "if not held and not call('ZSCORE', of('retry', j), u) and not (whole and top >= tonumber(f[2])) then\n    return 'superseded'\n  end",
+        "",
+    ),
+    Guard(
+        "what is done is not retried",
+        "  call('ZREM', of('retry', j), u)\n  call('HDEL', of('crashes', j), u)\n",
+        "  call('HDEL', of('crashes', j), u)\n",
+    ),
+    _gone(
+        "a part that is done is noted", "  if not whole then call('SADD', of('parts', j), u) end\n"
+    ),
+    Guard("no more fail than there are", "math.min(tonumber(failed), b - a)", "tonumber(failed)"),
+    # fail
+    _gone("failing asks for the token", "  if held ~= token then return 'lost' end\n"),
+    Guard(
+        "what ended is not retried",
+        "  if not live(call('HGET', job_key(j), 'state')) then return 'cancelled' end\n  -- Who says",
+        "  -- Who says",
+    ),
+    Guard(
+        "releases have an end",
+        "call('HINCRBY', of('releases', j), u, 1) > RELEASES_MAX then\n    return crash",
+        "false then\n    return crash",
+    ),
+    Guard(
+        "a death elsewhere is no crash",
+        "local elsewhere = progress == '-' or (tonumber(progress) or -1) >= b",
+        "local elsewhere = false",
+    ),
+    Guard(
+        "deaths elsewhere have an end",
+        "elsewhere and call('HINCRBY', of('releases', j), u, 1) <= RELEASES_MAX",
+        "elsewhere",
+    ),
+    Guard(
+        "a single image has every attempt",
+        "(u == int(top) or b - a == 1) and tonumber(f[1]) or 1",
+        "u == int(top) and tonumber(f[1]) or 1",
+    ),
+    Guard(
+        "parts split at their first crash",
+        "(u == int(top) or b - a == 1) and tonumber(f[1]) or 1",
+        "tonumber(f[1])",
+    ),
+    Guard("a crash waits", "now + math.min(BACKOFF_MAX, 1000 * 2 ^ crashes)", "now"),
+    Guard("the wait has an end", "math.min(BACKOFF_MAX, 1000 * 2 ^ crashes)", "1000 * 2 ^ crashes"),
+    Guard(
+        "a split is counted once",
+        "call('HSETNX', of('split', j), top, int(b - a))\n  call('HDEL'",
+        "call('HSET', of('split', j), top, int(b - a))\n  call('HDEL'",
+    ),
+    Guard(
+        "a split forgets its winner",
+        "  call('HDEL', of('winners', j), u)\n  for _, part",
+        "  for _, part",
+    ),
+    Guard(
+        "news that help nothing are not used", "if q - p < b - a then return", "if true then return"
+    ),
+    Guard("empty parts are none", "if part[1] < part[2] then requeue", "if true then requeue"),
+    # the end of a job
+    Guard(
+        "the error budget", "local spent = f[7] and lost > tonumber(f[7])", "local spent = false"
+    ),
+    Guard(
+        "all are accounted for",
+        "if not spent and f[1] + lost < tonumber(f[4]) then return end",
+        "if not spent then return end",
+    ),
+    Guard(
+        "no end while it is read back",
+        "if not live(f[5]) or f[6] == '1' then return end",
+        "if not live(f[5]) then return end",
+    ),
+    Guard(
+        "a stop waits for its leases",
+        "if tonumber(f[8]) == 0 then call('ZADD', P .. 'finishing', now, j) end\n  event",
+        "call('ZADD', P .. 'finishing', now, j)\n  event",
+    ),
+    Guard(
+        "a shard is whole with its last part",
+        "if not left or left <= 0 then call('SETBIT'",
+        "if true then call('SETBIT'",
+    ),
+    Guard(
+        "a cancel waits for its leases",
+        "if tonumber(f[3]) == 0 then call('ZADD', P .. 'finishing', now, j) end\n  end\n  call",
+        "call('ZADD', P .. 'finishing', now, j)\n  end\n  call",
+    ),
+    Guard(
+        "a job that ended stays so",
+        "if f[1] == wanted or not live(f[1]) then return f[1] end",
+        "if f[1] == wanted then return f[1] end",
+    ),
+    _gone(
+        "a job is not resumed while it is read back",
+        "  if f[2] == '1' and wanted ~= 'cancel' then return f[1] end\n",
+    ),
+    Guard(
+        "a cancel drops its work",
+        "    drop_work(j)\n    if tonumber(f[3])",
+        "    if tonumber(f[3])",
+    ),
+    _gone("closing asks for the state", "  if not ready[outcome] then return 'not_ready' end\n"),
+    _gone(
+        "a job is closed once",
+        "  if f[1] == 'closed' then return f[4] == outcome and 'duplicate' or 'conflict' end\n",
+    ),
+    Guard("a closed job expires", "call('PEXPIRE', of(name, j), keep)", ""),
+    _gone(
+        "a tenant's jobs are let go",
+        "  if call('HINCRBY', P .. 'tenant_jobs', f[3], -1) <= 0 then call('HDEL', P .. 'tenant_jobs', f[3]) end\n",
+    ),
+    Guard(
+        "amending asks for a closed job",
+        "if call('HGET', job_key(j), 'state') ~= 'closed' then return 'unknown' end",
+        "",
+    ),
+    # restore
+    _gone(
+        "a restore is run once",
+        "  if call('HGET', job_key(j), 'restoring') ~= '1' then return 'ignored' end\n",
+    ),
+    Guard(
+        "what is whole is not booked again",
+        "if a and call('GETBIT', of('bits', j), top) == 0 then",
+        "if a then",
+    ),
+    Guard(
+        "a dead image is booked once",
+        "call('HSETNX', of('dead', j), range, news) == 1 then",
+        "call('HSETNX', of('dead', j), range, news) ~= 9 then",
+    ),
+    Guard(
+        "a restored part is booked once",
+        "(u == int(top) or call('SADD', of('parts', j), u) == 1)",
+        "(u == int(top) or call('SADD', of('parts', j), u) ~= 9)",
+    ),
+    # time
+    Guard("a lease too long is cut short", "call('ZADD', P .. 'leases', now + BACKOFF_MAX, k)", ""),
+    Guard(
+        "a job delayed too long is woken",
+        "now + BACKOFF_MAX + 1, '+inf', 'LIMIT', 0, max)) do\n    wake(j)",
+        "now + BACKOFF_MAX + 1, '+inf', 'LIMIT', 0, max)) do\n    local _ = j",
+    ),
+    Guard(
+        "a retry too far is brought near",
+        "    call('ZADD', of('retry', j), now, u)\n  end\n  if call('ZCOUNT'",
+        "  end\n  if call('ZCOUNT'",
+    ),
+    _gone(
+        "a job with later retries is woken again",
+        "  if later[2] then call('ZADD', P .. 'delayed', later[2], j) end\n",
+    ),
+    Guard(
+        "closed jobs leave the lists",
+        "    call('ZREM', P .. 'jobs', j)\n    call('ZREM', of('jobs', tenant), j)\n",
+        "",
+    ),
+    Guard(
+        "renderers that are gone leave the list",
+        "call('ZREMRANGEBYSCORE', P .. 'renderers', '-inf', now)",
+        "",
+    ),
+    _gone(
+        "an event's resend",
+        "  if not call('SET', P .. 'emitted:' .. ARGV[3], 1, 'PX', MEMO_MS, 'NX') then return 0 end\n",
+    ),
+)
