@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-import torch
-
 from jobs.catalog import load_catalog
 from jobs.job import Image
 from jobs.recipe import Recipe, RecipeRequest
 from jobs.rows import Row
 from jobs.seeds import image_seed
+from workers.compiling import CompiledRenderer, compiler
 from workers.engine import load_engine, pick_device
 from workers.render import BatchRenderer
 
@@ -75,12 +74,13 @@ def images(texts: list[str], job_seed: int = 7) -> list[Image]:
 
 
 def bare_renderer(one: Recipe, *, compiled: bool = False) -> BatchRenderer:
-    """The render loop alone: no queue, no store, no encoder."""
+    """The render loop alone: no queue, no store, no encoder; compiled before it is measured."""
     engine = load_engine(one, pick_device(THREADS))
-    if compiled:
-        engine.pipeline.unet = torch.compile(engine.pipeline.unet, fullgraph=True)
-        engine.vae.decode = torch.compile(engine.vae.decode, fullgraph=True)
-    return BatchRenderer(engine)
+    if not compiled:
+        return BatchRenderer(engine)
+    renderer = CompiledRenderer(engine, compiler("warm", engine.device))
+    renderer.prepare(one)
+    return renderer
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     #: CPU threads of each renderer without a GPU.
     threads: int = Field(default=1, ge=1, le=512)
 
+    #: Whether renderers compile their nets before the first picture: `warm` by torch's compiler as
+    #: it comes, `max` with kernels that compete for time. The same for all of a cluster's nodes.
+    compile: Literal["off", "warm", "max"] = "off"
+
     #: Where Ray is: an address, or `auto`.
     ray_address: str = "auto"
     #: Renderers may fetch weights from a hub only where this is set.

@@ -56,6 +56,8 @@ def _engine_reason(
         return f"{CANNOT_START}: {trouble}"[:300]
     if states and states <= {"starting", "loading"}:
         return "loading weights"
+    if states and states <= {"starting", "loading", "compiling"}:
+        return "compiling its nets"
     if "waiting for the store" in states:
         return STORE_AWAY
     if states:

@@ -44,6 +44,8 @@ class Renderer:
         self._loop: ShardLoop | None = None
         self._state = "starting"
         self._trouble = ""
+        #: What it does above all else: "compiling", or nothing of the kind.
+        self._busy = ""
         self._device = ""
         self._parts: Parts | None = None
         threading.Thread(target=self._live, name="renderer", daemon=True).start()
@@ -61,7 +63,7 @@ class Renderer:
         return {
             "actor": self._name,
             "engine_key": self._engine_key,
-            "state": loop.state if loop else self._state,
+            "state": self._busy or (loop.state if loop else self._state),
             "error": loop.trouble if loop else self._trouble,
             "node": socket.gethostname(),
             "pid": str(os.getpid()),
@@ -130,7 +132,7 @@ class Renderer:
         """
         self._state = "loading"
         try:
-            parts = load_parts(self._recipe_json, settings, keeper)
+            parts = load_parts(self._recipe_json, settings, keeper, self._say)
             store = self._reach_store(settings)
         except Exception as error:
             log.exception("renderer_broken name=%s", self._name)
@@ -153,6 +155,9 @@ class Renderer:
             maker=parts.maker(worker),
             draining=self._draining,
         )
+
+    def _say(self, busy: str) -> None:
+        self._busy = busy
 
     def _reach_store(self, settings: Settings) -> Store | None:
         """The store, however long it is away; None where the renderer was drained meanwhile."""

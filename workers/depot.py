@@ -1,4 +1,4 @@
-"""What this node keeps between renderers: digests already taken, copies from a store, engines."""
+"""What this node keeps between renderers: digests, copies from a store, engines, compiled code."""
 
 import fcntl
 import hashlib
@@ -18,7 +18,7 @@ from jobs.settings import Settings
 log = logging.getLogger(__name__)
 
 #: Entries are folders in these; whoever uses one touches its `USED` file.
-SHELVES = ("engines", "sources")
+SHELVES = ("engines", "sources", "compiled")
 USED = ".used"
 _HASHERS = 4
 
@@ -134,7 +134,17 @@ def _read_note(note: Path) -> dict[str, object] | None:
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(
+        _size(os.path.join(place, name)) for place, _, names in os.walk(folder) for name in names
+    )
+
+
+def _size(file: str) -> int:
+    try:
+        return os.stat(file, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        # A compiler at work renames its files meanwhile.
+        return 0
 
 
 def _last_used(entry: Path) -> float:

@@ -4,6 +4,8 @@ torch and diffusers are imported inside: the scheduler imports the actor and mus
 """
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -29,6 +31,8 @@ class Parts:
     model_sha256: str
     accelerator_sha256: str
     styles: tuple[str, ...]
+    #: How its nets are compiled: `off`, `warm` or `max`.
+    compiled: str = "off"
 
     @property
     def load_times(self) -> LoadTimes:
@@ -46,14 +50,23 @@ class Parts:
             model_sha256=self.model_sha256,
             accelerator_sha256=self.accelerator_sha256,
             styles=self.styles,
+            compiled=self.compiled,
         )
 
 
-def load_parts(recipe_json: str, settings: Settings, keeper: LeaseKeeper) -> Parts:
-    """Load the engine of a recipe; raises what `load_engine` raises, or NoCapacity."""
+def load_parts(
+    recipe_json: str,
+    settings: Settings,
+    keeper: LeaseKeeper,
+    say: Callable[[str], None] = lambda _: None,
+) -> Parts:
+    """Load the engine of a recipe; raises what `load_engine` raises, or NoCapacity.
+
+    `say` is told "compiling" while nets are compiled, now or for a shape that comes later, and ""
+    when that is over.
+    """
     from workers.engine import load_engine, pick_device
     from workers.mending import MendingRenderer, remedies
-    from workers.render import BatchRenderer
     from workers.shapes import BatchShapes
 
     recipe = Recipe.model_validate_json(recipe_json)
@@ -64,21 +77,49 @@ def load_parts(recipe_json: str, settings: Settings, keeper: LeaseKeeper) -> Par
     encoders = settings.threads
     if on_gpu:
         encoders = max(encoders, min(GPU_ENCODERS, os.cpu_count() or 1))
+    shapes = BatchShapes(name, settings.home / "batch-shapes")
+    begun = time.perf_counter()
+    batches, compiled = _batches(engine, shapes.shaped(recipe), settings, keeper.moved, say)
+    times = engine.load_times
+    if settings.compile != "off":
+        passed = (time.perf_counter() - begun) * 1e3
+        times = times.model_copy(update={"compile_ms": passed})
     return Parts(
         renderer=MendingRenderer(
-            BatchRenderer(engine, keeper.moved),
-            BatchShapes(name, settings.home / "batch-shapes"),
+            batches,
+            shapes,
             remedies(engine.vae.dtype, engine.dtype),
             encoders,
-            engine.load_ms,
-            load_times=engine.load_times,
+            times.total_ms,
+            load_times=times,
             ahead=1 if on_gpu else 0,
         ),
         device=name,
         model_sha256=engine.model_sha256,
         accelerator_sha256=engine.accelerator_sha256,
         styles=engine.styles,
+        compiled=compiled,
     )
+
+
+def _batches(
+    engine: Any,
+    recipe: Recipe,
+    settings: Settings,
+    moved: Callable[[], None],
+    say: Callable[[str], None],
+) -> tuple[Any, str]:
+    """The renderer of batches, ready for the recipe's own, and how its nets are compiled."""
+    from workers.compiling import compiled_renderer, compiler, keep_artefacts
+    from workers.render import BatchRenderer
+
+    if settings.compile != "off":
+        keep_artefacts(Depot.of(settings), _device_name(engine.device.type))
+        compiles = compiler(settings.compile, engine.device, settings.threads)
+        renderer = compiled_renderer(engine, compiles, recipe, moved, say)
+        if renderer is not None:
+            return renderer, settings.compile
+    return BatchRenderer(engine, moved), "off"
 
 
 def _check_device(kind: str) -> None:

@@ -39,6 +39,7 @@ def renderers(*states: str, engine: str = MINE, error: str = "") -> list[Rendere
         (renderers("rendering", engine=OTHER), 1_000, "no renderer yet"),
         (renderers("starting"), 1_000, "loading weights"),
         (renderers("loading", "starting"), None, "loading weights"),
+        (renderers("compiling", "loading"), 1_000, "compiling its nets"),
         (renderers("rendering"), None, "behind other jobs"),
         (renderers("loading", "idle"), 1_000, "behind other jobs"),
         (renderers("waiting for the store"), 1_000, "its renderers cannot reach the store"),
