@@ -4,6 +4,7 @@ import http.server
 import importlib.metadata
 import importlib.util
 import json
+import sysconfig
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +86,9 @@ def test_a_known_fault_fails_it(
     there = {plain(one["name"]): one["version"] for one in listed["components"]}
     for name in ("torch", "ray", "redis", "boto3", "diffusers", "safetensors", "pydantic"):
         assert there[name] == importlib.metadata.version(name)
-    installed = {plain(one.name) for one in importlib.metadata.distributions()}
+    # Not all of sys.path: Ray puts a folder of its own on it, with packages of its own.
+    own = [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
+    installed = {plain(one.name) for one in importlib.metadata.distributions(path=own)}
     assert installed - set(there) <= {"fewstep"}
     text = json.dumps(listed)
     assert "file://" not in text
