@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workers.device_faults import DeviceLost
 from workers.engine import Engine
 
 #: Pixels decoded at once: a VAE's full-resolution maps are the peak of a batch's memory.
@@ -60,13 +61,24 @@ class Decoder:
 
 @contextmanager
 def in_float32(net: Any) -> Iterator[None]:
-    """`net` in float32 meanwhile; going back rounds nothing, because nothing was added."""
+    """`net` in float32 meanwhile; going back rounds nothing, because nothing was added.
+
+    Raises DeviceLost where the way back fails: no later batch could use a net of mixed dtypes.
+    """
     before = net.dtype
-    net.to(torch.float32)
     try:
+        # Inside: where memory runs out half-way, some parameters have moved already.
+        net.to(torch.float32)
         yield
     finally:
-        net.to(before)
+        _back(net, before)
+
+
+def _back(net: Any, dtype: torch.dtype) -> None:
+    try:
+        net.to(dtype)
+    except RuntimeError as error:
+        raise DeviceLost(f"a net did not go back to {dtype}: {error}"[:300]) from error
 
 
 def decode_batch(latents: torch.Tensor, factor: int) -> int:
