@@ -22,14 +22,18 @@ class BatchShapes:
     def __init__(self, device: str, folder: Path | None = None) -> None:
         self._device = device
         self._folder = folder
-        self._known: dict[str, int] = {}
+        #: The lowered shape; None where none was lowered.
+        self._known: dict[str, int | None] = {}
 
     def shaped(self, recipe: Recipe) -> Recipe:
         """The recipe with the batch shape that fits here: its own, or a smaller one."""
         key = self._key(recipe)
         if key not in self._known:
-            self._known[key] = min(self._read(key) or recipe.batch_images, recipe.batch_images)
-        return recipe.model_copy(update={"batch_images": self._known[key]})
+            self._known[key] = self._read(key)
+        limit = self._known[key]
+        # Not remembered: what one job asks for is no limit to the next one.
+        images = recipe.batch_images if limit is None else min(limit, recipe.batch_images)
+        return recipe.model_copy(update={"batch_images": images})
 
     def halve(self, recipe: Recipe) -> Recipe:
         """Half the shape that `recipe` has, from now on; raises DeviceLost where it is 1."""
