@@ -53,8 +53,14 @@ class MendingRenderer:
         return self.shapes.shaped(recipe).batch_images
 
     def draw_ahead(self, recipe: Recipe, images: Sequence[Image]) -> None:
-        """Begin to draw the noise of images that will be rendered soon."""
-        self.batches.draw_ahead(self.shapes.shaped(recipe), images)
+        """Begin to draw the noise of images that will be rendered soon; raises DeviceLost."""
+        try:
+            self.batches.draw_ahead(self.shapes.shaped(recipe), images)
+        except RuntimeError as error:
+            if is_sticky(error):
+                raise DeviceLost(f"the device failed: {error}"[:300]) from error
+            # The batch itself draws what was not drawn ahead.
+            log.warning("draw_ahead_failed first=%s error=%s", images[0].index, error)
 
     def start(self, recipe: Recipe, images: Sequence[Image]) -> Started:
         """Ask the device for a batch; raises DeviceLost."""
@@ -97,9 +103,9 @@ class MendingRenderer:
         tried = recipe
         while True:
             log.warning("out_of_memory batch=%s error=%s", tried.batch_images, error)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
             try:
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
                 return self._in_batches(tried, images)
             except RuntimeError as again:
                 if not is_out_of_memory(again):

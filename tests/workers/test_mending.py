@@ -237,6 +237,38 @@ def test_a_broken_context_is_given_up(engine: Engine, recipe: Recipe) -> None:
         made(mending(engine), recipe, images(2))
 
 
+def test_drawing_ahead_is_given_up_only_with_the_device(
+    engine: Engine, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer, errors = mending(engine), ["CUDA error: made up", "out of memory (made up)"]
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError(errors.pop())
+
+    monkeypatch.setattr(renderer.batches, "draw_ahead", fails)
+    renderer.draw_ahead(recipe, images(2))
+    with pytest.raises(DeviceLost, match="CUDA error"):
+        renderer.draw_ahead(recipe, images(2))
+
+
+def test_a_context_that_broke_before_its_cache_was_emptied_is_given_up(
+    engine: Engine, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broke() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered (made up)")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", broke)
+    renderer = mending(engine)
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory (made up)")
+
+    monkeypatch.setattr(renderer.batches, "render", full)
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        made(renderer, recipe, images(2))
+
+
 def _watched(renderer: MendingRenderer, current: list[Image]) -> MendingRenderer:
     """`current` holds the images of the batch that is on the device."""
     render = renderer.batches.render
