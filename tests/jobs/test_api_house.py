@@ -208,6 +208,15 @@ def test_metrics_tell_queue_renderers_stages_and_requests(
     assert not any(waiting in name for name in after)
 
 
+def test_a_made_up_method_is_no_label(http: httpx.Client) -> None:
+    codes = {http.request(f"MADEUP{n}", "/v1/jobs").status_code for n in range(3)}
+    after = samples(http.get("/metrics").text)
+
+    assert codes == {405}
+    assert after["fewstep_http_requests_total method=any route=/v1/jobs status=405"] == 3
+    assert not any("MADEUP" in name for name in after)
+
+
 def test_metrics_are_the_operators(keyed: KeyedApi) -> None:
     admin, reader = keyed.make("ops", ("admin",)), keyed.make("ann")
     with keyed.visit(admin) as rules, keyed.visit(reader) as reads, keyed.visit("") as nobody:
