@@ -1,11 +1,20 @@
 """Keys, quotas and what is counted against them, on a real store and a real Redis."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import anyio.to_thread
+import httpx
 import pytest
 import redis
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from jobs.allowance import DAY_S, Allowance
 from jobs.api.key_ring import KeyRing
+from jobs.api.routes_system import probes
 from jobs.errors import (
     BadConfiguration,
     InvalidInput,
@@ -149,10 +158,104 @@ def test_a_ring_outlives_a_store_that_is_away(store: Store) -> None:
     KeyStore(store, "datasets").add(key)
     with pytest.raises(Unreachable):
         ring.key(key.id)
-    away[0] = False
+    away[0], now[0] = False, 1.0
     assert ring.key(key.id) == key
     away[0], now[0] = True, 100.0
     assert ring.key(key.id) == key
+
+
+class Counting(KeyStore):
+    """A store that says how often it was asked; `before` comes before its answer."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, "datasets")
+        self.asked = 0
+        self.before: Callable[[], object] = lambda: None
+
+    def keys(self) -> dict[str, ApiKey]:
+        self.asked += 1
+        self.before()
+        return super().keys()
+
+
+def away() -> None:
+    raise Unreachable("no answer")
+
+
+def test_a_store_that_is_away_is_asked_once_in_a_while(store: Store) -> None:
+    now, counting = [0.0], Counting(store)
+    key, _ = made()
+    counting.add(key)
+    counting.before = away
+    ring = KeyRing(lambda: counting, clock=lambda: now[0])
+    for _ in range(3):
+        with pytest.raises(Unreachable, match="no answer"):
+            ring.key(key.id)
+    assert counting.asked == 1, "before anything was read"
+
+    now[0], counting.before = 1.0, lambda: None
+    assert ring.key(key.id) == key
+    now[0], counting.before = 7.0, away
+    for _ in range(3):
+        assert (ring.key(key.id), ring.quota("ann")) == (key, Quota())
+        assert ring.key("a" * 12) is None
+    assert counting.asked == 3, "once more for all of these"
+
+
+def test_nobody_waits_behind_who_asks_a_store_that_is_away(store: Store) -> None:
+    now, counting = [0.0], Counting(store)
+    key, _ = made()
+    counting.add(key)
+    ring = KeyRing(lambda: counting, clock=lambda: now[0])
+    assert ring.key(key.id) == key
+    now[0], counting.before = 5.0, away
+    ring.key(key.id)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        asked.set()
+        go_on.wait(30)
+        away()
+
+    now[0], counting.before = 10.0, hangs
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ring.key, key.id)
+        try:
+            assert asked.wait(30)
+            assert pool.submit(ring.key, key.id).result(10) == key
+            assert not first.done()
+        finally:
+            go_on.set()
+        assert first.result() == key
+
+
+def test_one_bad_object_locks_nobody_out(store: Store) -> None:
+    now, keys = [0.0], KeyStore(store, "datasets")
+    key, _ = made()
+    keys.add(key)
+    ring = KeyRing(lambda: keys, clock=lambda: now[0])
+    assert ring.key(key.id) == key
+
+    store.put("datasets/_keys/aaaaaaaaaaaa.json", b'{"id": "aaaaaaaaaaaa"}')
+    now[0] = 5.0
+    assert ring.key(key.id) == key
+    with pytest.raises(BadConfiguration, match=r"_keys/aaaaaaaaaaaa\.json"):
+        KeyRing(lambda: keys).key(key.id)
+
+
+def test_the_api_says_that_it_lives_while_every_thread_waits() -> None:
+    app = FastAPI()
+    app.include_router(probes)
+
+    async def ask() -> int:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = 0
+        with anyio.fail_after(10):
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://localhost"
+            ) as http:
+                return (await http.get("/healthz")).status_code
+
+    assert anyio.run(ask) == 200
 
 
 # ---- counted in Redis ----
