@@ -23,7 +23,7 @@ def discard_round(store: Store, layout: JobLayout, again: Round) -> None:
     own = range(again.first_shard, again.stop_shard)
     for folder in (layout.shards, layout.pictures):
         names = (found.key.removeprefix(folder) for found in store.list(folder))
-        store.delete(folder + name for name in names if _shard(name) in own)
+        store.delete(folder + name for name in names if shard_number(name) in own)
 
 
 def remove_remains(store: Store, layout: JobLayout) -> None:
@@ -38,7 +38,8 @@ def abort_uploads(store: Store, layout: JobLayout) -> None:
         store.abort_uploads(folder)
 
 
-def _shard(name: str) -> int | None:
+def shard_number(name: str) -> int | None:
+    """The shard that a file among the shards belongs to, None if to none."""
     match = _SHARD.match(name)
     return int(match[1]) if match else None
 

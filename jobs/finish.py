@@ -9,7 +9,8 @@ from jobs.card import dataset_card
 from jobs.catalog import Catalog
 from jobs.contact_sheet import contact_sheet, first_pictures
 from jobs.dataset_index import DatasetIndex, index_of
-from jobs.discard import remove_remains
+from jobs.discard import remove_remains, shard_number
+from jobs.errors import Conflict
 from jobs.gathering import Gathered, gather
 from jobs.job import Job
 from jobs.layout import JobLayout
@@ -77,9 +78,11 @@ def finish_job(
     job's own; they may mend what it ended by.
 
     May be repeated, also by two at once: the same manifests make the same files. What lies among
-    the shards and is in no chosen manifest (a late part of a split shard) is removed.
+    the shards of these rounds and is in no chosen manifest (a late part of a split shard) is
+    removed. Raises Conflict where the round after them was accepted: then they had ended before.
     """
     found = gather(store, layout, job, later)
+    _check_last(store, layout, later)
     if (found.missing and not ended) or not found.every:
         failed = sum(one.failed for one in found.every)
         index = index_of(job, found.rounds, failed=failed, complete=False)
@@ -95,12 +98,15 @@ def finish_job(
         complete=not ended,
         quarantine=quarantine.files,
     )
-    _remove_strays(store, layout, index)
+    # Once more: reading the failed rows takes long, and what follows deletes and overwrites.
+    _check_last(store, layout, later)
+    _remove_strays(store, layout, index, later[-1].stop_shard if later else job.shards)
     remove_old_quarantine(store, layout, quarantine.files)
+    # Before `_SUCCESS`: from then on a retry may be staging files.
+    remove_remains(store, layout)
     own, *others = found.rounds
     timing = timing_of(job, own, facts.retries, later=others, failed=quarantine.rows)
     _write_about(store, layout, job, index, timing, found, facts, ended)
-    remove_remains(store, layout)
     return _summary(index, found, quarantine, timing)
 
 
@@ -135,11 +141,24 @@ def _write_about(
         _put_text(store, layout.success, f"index.json sha256 {digest}\n".encode(), "text/plain")
 
 
-def _remove_strays(store: Store, layout: JobLayout, index: DatasetIndex) -> None:
+def _check_last(store: Store, layout: JobLayout, later: Sequence[Round]) -> None:
+    """Raise Conflict where there is a round after these: the files about the dataset are its."""
+    following = layout.round(later[-1].number + 1 if later else 1)
+    if store.head(following) is not None:
+        raise Conflict(
+            "the job was finished by somebody else, and has been retried since", where=following
+        )
+
+
+def _remove_strays(store: Store, layout: JobLayout, index: DatasetIndex, stop_shard: int) -> None:
+    """Remove what the index does not list of the shards below `stop_shard`."""
     names = {name for shard in index.shards for name in (shard.name, shard.parquet.name)}
     names |= {shard.stats for shard in index.shards}
     keys = [found.key for found in store.list(layout.shards)]
-    store.delete(key for key in keys if key.removeprefix(layout.root) not in names)
+    strays = (key for key in keys if key.removeprefix(layout.root) not in names)
+    store.delete(
+        key for key in strays if (shard_number(key.removeprefix(layout.shards)) or 0) < stop_shard
+    )
 
 
 def _put_text(store: Store, key: str, data: bytes, content_type: str) -> None:

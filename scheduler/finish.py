@@ -14,17 +14,25 @@ from jobs.job import Job
 from jobs.layout import JobLayout, layout_of
 from jobs.orphans import adopt_orphans
 from jobs.queue_values import Outcome, QueueJob
-from jobs.results import Ended, write_outcome
-from jobs.rounds import read_accepted
+from jobs.results import Ended, outcome_of, round_outcome, write_outcome
+from jobs.rounds import Accepted, read_accepted, rounds_of
 from jobs.shard_queue import ShardQueue
 from jobs.specs import dataset_id, round_number
 from jobs.states import JobState
 from jobs.store import Store
-from scheduler.finish_round import TOO_MANY_FAILED, finish_round, spent_reason
+from scheduler.finish_round import (
+    OUTCOMES,
+    TOO_MANY_FAILED,
+    close_round,
+    finish_round,
+    spent_reason,
+)
 
 log = logging.getLogger(__name__)
 
 _CANCELLED = "cancelled by its user"
+#: What the queue may call a job of this state that is done by now.
+_READY: dict[str, Outcome] = {"cancel": "cancelled", "stop": "failed"}
 
 
 def finish_ready(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str) -> int:
@@ -55,6 +63,8 @@ def _finish(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str, job_
         _close(queue, store, layout, record, "failed", str(error), None)
         return True
     layout = layout_of(accepted.job, prefix)
+    if _ended_before(queue, store, layout, accepted, record):
+        return True
     if record.state == "cancel" and record.discard and accepted.again is None:
         _delete(queue, store, layout, record)
         return True
@@ -66,6 +76,33 @@ def _finish(queue: ShardQueue, store: Store, catalog: Catalog, prefix: str, job_
         finish_round(queue, store, layout, facts, accepted.job, accepted.again, record)
     else:
         _finish_job(queue, store, layout, facts, accepted.job, record)
+    return True
+
+
+def _ended_before(
+    queue: ShardQueue, store: Store, layout: JobLayout, accepted: Accepted, record: QueueJob
+) -> bool:
+    """Close what only the queue still holds open, with the store's word; whether it was so.
+
+    A job that was retried, or a round with a word on its end, had all its files when whoever
+    finished it died: to write them again would undo what later rounds have made since.
+    """
+    if accepted.again is not None:
+        last = round_outcome(store, layout, accepted.again.number)
+        if last.state == JobState.WAITING:
+            return False
+        close_round(queue, store, accepted.again, last)
+        return True
+    rounds = rounds_of(store, layout)
+    if not rounds:
+        return False
+    last = outcome_of(store, layout)
+    outcome, counts = OUTCOMES.get(last.state, "failed"), (last.done, last.failed)
+    ready = _READY.get(record.state, outcome) if outcome == "done" else outcome
+    queue.finish(record.job_id, ready, last.reason, counts=counts)
+    # A round may have completed what was cancelled or stopped.
+    queue.amend(record.job_id, rounds[-1].number, outcome, last.reason, counts)
+    log.info("closed job=%s outcome=%s", record.job_id, outcome)
     return True
 
 

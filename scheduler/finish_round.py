@@ -16,6 +16,8 @@ from jobs.store import Store
 log = logging.getLogger(__name__)
 
 TOO_MANY_FAILED = "too many images failed"
+#: How the store says it ended -> what the queue is told; any other is "failed".
+OUTCOMES: dict[JobState, Outcome] = {JobState.DONE: "done", JobState.CANCELLED: "cancelled"}
 #: Errors that the reason of a stopped job names, the commonest first.
 _ERRORS_TOLD = 3
 
@@ -51,9 +53,14 @@ def finish_round(
         finished_ms=record.last_progress_ms,
     )
     write_outcome(store, layout, last, again.number)
-    queue.finish(record.job_id, outcome)
-    store.delete_prefix(again.pages)
+    close_round(queue, store, again, last)
     log.info("round_%s job=%s made=%s failed=%s", outcome, record.job_id, last.done, failed)
+
+
+def close_round(queue: ShardQueue, store: Store, again: Round, last: Ended) -> None:
+    """The queue's last word on a round whose end the store knows. May be repeated."""
+    queue.finish(again.id, OUTCOMES.get(last.state, "failed"))
+    store.delete_prefix(again.pages)
 
 
 def spent_reason(job: Job, result: Finished) -> str:

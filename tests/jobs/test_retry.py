@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from typing import Any
 
 import pytest
 import redis
@@ -10,7 +11,9 @@ import redis
 from jobs.dataset_index import DatasetIndex
 from jobs.errors import Conflict, NotFound
 from jobs.fetch import read_index
+from jobs.finish import Facts, finish_job
 from jobs.job import Job, Submission
+from jobs.quarantine import Quarantine, write_quarantine
 from jobs.recover import recover_jobs
 from jobs.results import outcome_of, round_outcome
 from jobs.retry import retry_failed
@@ -290,3 +293,119 @@ def test_a_retry_comes_back_after_redis_was_lost(shop: Workshop, client: redis.R
     assert (index.ok, index.failed) == (9, 1)
     client.flushall()
     assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == []
+
+
+class Died(BaseException):
+    """The process ended here."""
+
+
+def die_closing(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the scheduler finish, and die before the queue's last word."""
+
+    def died(*_words: object, **_more: object) -> str:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.queue, "finish", died)
+        with pytest.raises(Died):
+            shop.finish()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_scheduler_that_died_before_the_last_word_does_not_undo_a_retry(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    budget = 1 if stopped else None
+    job = shop.submit(ROWS, repeats=2, shard_images=4, max_failed_rows=budget)
+    shop.broken = {1, 2}
+    shop.render(job)
+    die_closing(shop, monkeypatch)
+    asked = retry(shop, job, unfinished=True)
+    shop.broken = set()
+    shop.render(job)
+    made = shop.shards(job)
+
+    while shop.finish():
+        pass
+
+    assert shop.shards(job) == made
+    assert shop.queue.finishing() == []
+    index = index_of(shop, job)
+    assert (index.complete, index.ok, index.failed) == (True, 10, 0)
+    assert shop.record(asked.id).outcome == "done"
+    record = shop.record(job.id)
+    assert (record.outcome, record.round, record.done_images) == ("done", 1, 10)
+
+
+def test_a_job_made_done_by_its_retry_is_closed_as_done(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = shop.submit(ROWS, repeats=2, shard_images=4)
+    shop.render(job, units=1)
+    shop.queue.state(job.id, "cancel")
+    die_closing(shop, monkeypatch)
+    asked = retry(shop, job, unfinished=True)
+    shop.render(job)
+    waiting = [asked.id]
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.queue, "finishing", lambda: waiting)
+        shop.finish()
+    assert index_of(shop, job).complete
+    made = shop.shards(job)
+
+    shop.finish()
+
+    assert shop.shards(job) == made
+    record = shop.record(job.id)
+    assert (record.state, record.outcome, record.done_images) == ("closed", "done", 10)
+
+
+def test_a_round_that_ended_is_not_finished_over_the_next_one(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = done_job(shop, {1, 4, 5})
+    first = retry(shop, job, "key-1")
+    shop.broken = {4, 5}
+    shop.render(job)
+    die_closing(shop, monkeypatch)
+    second = retry(shop, job, "key-2")
+    shop.broken = set()
+    shop.render(job)
+    made = shop.shards(job)
+
+    while shop.finish():
+        pass
+
+    assert shop.shards(job) == made
+    assert shop.queue.finishing() == []
+    assert [shop.record(one.id).outcome for one in (first, second)] == ["done", "done"]
+    index = index_of(shop, job)
+    assert (index.complete, index.ok, index.failed) == (True, 10, 0)
+    assert shop.record(job.id).round == 2
+
+
+def test_a_slow_second_scheduler_does_not_undo_a_retry(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = shop.submit(ROWS, repeats=2, shard_images=4)
+    shop.broken = {1, 4}
+    shop.render(job)
+    shop.finish()
+    before = shop.store.get(shop.layout(job).index)
+
+    def slow(*words: Any) -> Quarantine:
+        """Meanwhile the job was finished by the other one, and retried."""
+        retry(shop, job)
+        shop.broken = set()
+        shop.render(job)
+        return write_quarantine(*words)
+
+    monkeypatch.setattr("jobs.finish.write_quarantine", slow)
+    with pytest.raises(Conflict, match="retried since"):
+        finish_job(shop.store, shop.layout(job), job, Facts())
+    monkeypatch.undo()
+
+    assert "00003.tar" in {key.rpartition("/")[2] for key in shop.shards(job)}
+    assert shop.store.get(shop.layout(job).index) == before
+    shop.finish()
+    assert index_of(shop, job).ok == 10
