@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from jobs.allowance import Allowance
 from jobs.catalog import Catalog
-from jobs.control import Course, forget_course, write_course
+from jobs.control import Course, forget_course, read_course, write_course
 from jobs.draft import RowTally, draft_job, order_of
 from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, QuotaExceeded
 from jobs.job import Job, JobRequest, Submission, job_id
@@ -68,7 +68,9 @@ def submit_job(
         # A queue that is rebuilt from the store must not take in what was refused here.
         write_course(store, layout, accepted.id, Course(state="refused"))
         raise
-    if done.created and accepted.rows.prefix != folder:
+    resent = accepted.rows.prefix != folder
+    # Also where the queue had it: the try before may have died between the two.
+    if resent and read_course(store, layout, accepted.id).state == "refused":
         forget_course(store, layout, accepted.id)
     return done
 

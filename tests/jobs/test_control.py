@@ -187,6 +187,41 @@ def test_what_was_refused_for_lack_of_room_does_not_come_in_by_restoring(
     assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == [job.id]
 
 
+def test_a_refusal_is_forgotten_by_whoever_is_told_that_the_job_was_accepted(
+    shop: Workshop, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The try that found room died before it took the refusal back."""
+
+    class Died(BaseException):
+        pass
+
+    def dies(*_: object) -> None:
+        raise Died
+
+    shop.queue = ShardQueue(client, max_open_jobs=0)
+    with pytest.raises(NoCapacity):
+        shop.submit(ROWS, key="mine")
+    shop.queue = ShardQueue(client)
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.submit.forget_course", dies)
+        with pytest.raises(Died):
+            shop.submit(ROWS, key="mine")
+
+    job = shop.submit(ROWS, key="mine")
+
+    client.flushall()
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == [job.id]
+
+
+def test_sending_a_job_again_does_not_forget_a_pause(shop: Workshop) -> None:
+    job = shop.submit(ROWS, key="mine")
+    steer(shop.queue, shop.store, shop.layout(job), job.id, "pause")
+
+    shop.submit(ROWS, key="mine")
+
+    assert read_course(shop.store, shop.layout(job), job.id) == Course(state="pause")
+
+
 def test_a_job_that_is_not_there_is_told_nothing(shop: Workshop) -> None:
     job = shop.submit(ROWS)
     layout = shop.layout(job)
