@@ -27,6 +27,19 @@ for _, id in ipairs(due) do redis.call('ZADD', KEYS[1], ARGV[1] + ARGV[3], id) e
 return due
 """
 
+# Keeps a message and makes it due in one step: between two it could be kept and never due.
+# Again with the same message, as after a reply that was lost, it changes nothing.
+_ADD = """
+local record, due, listed = KEYS[1], KEYS[2], KEYS[3]
+local id, text, now, keep_s, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+if not redis.call('SET', record, text, 'EX', keep_s, 'NX') then return 0 end
+redis.call('ZADD', due, now, id)
+redis.call('ZADD', listed, now, id)
+redis.call('ZREMRANGEBYRANK', listed, 0, -most - 1)
+redis.call('EXPIRE', listed, keep_s)
+return 1
+"""
+
 
 class Delivery(Frozen):
     """A message on its way to a webhook. Times are milliseconds since 1970 (UTC)."""
@@ -62,7 +75,7 @@ class Outbox(QueueScript):
             self._client.set(self.key("hooks:cursor"), cursor, ex=KEEP_S)
 
     def add(self, hook: Hook, message: Message) -> bool:
-        """Add a message, once; whether it is new."""
+        """Add a message, once, to be sent at once; whether it is new."""
         now = time.time_ns() // 1_000_000
         made = Delivery(
             id=message.id,
@@ -73,20 +86,10 @@ class Outbox(QueueScript):
             made_ms=now,
             next_ms=now,
         )
-        listed, due = self._listed(hook.tenant), self.key("hooks:due")
+        keys = (self._record(made.id), self.key("hooks:due"), self._listed(hook.tenant))
+        more = (made.id, made.model_dump_json(), now, KEEP_S, LISTED)
         with explained():
-            fresh = self._client.set(
-                self._record(made.id), made.model_dump_json(), ex=KEEP_S, nx=True
-            )
-            if not fresh:
-                return False
-            pipe = self._client.pipeline(transaction=True)
-            pipe.zadd(due, {made.id: now})
-            pipe.zadd(listed, {made.id: now})
-            pipe.zremrangebyrank(listed, 0, -LISTED - 1)
-            pipe.expire(listed, KEEP_S)
-            pipe.execute()
-        return True
+            return bool(self._client.eval(_ADD, len(keys), *keys, *more))
 
     def take(self, limit: int) -> list[Delivery]:
         """Up to `limit` deliveries that are due; they are nobody else's for a minute."""

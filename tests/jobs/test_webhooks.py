@@ -19,7 +19,7 @@ from jobs.shard_queue import ShardQueue
 from jobs.webhook_guard import ForbiddenAddress, GuardedBackend, checked_url, resolve
 from jobs.webhook_outbox import WAITS_S, Delivery, Outbox
 from jobs.webhook_sender import Sender
-from jobs.webhooks import Hook, HookStore
+from jobs.webhooks import Hook, HookStore, Message
 from tests.api_calls import BODY, submit
 from tests.api_keys import KeyedApi
 from tests.api_renderer import finish_dataset, render_shards
@@ -169,6 +169,26 @@ def test_nothing_is_lost_between_two_senders(
     office.sender.step()
 
     assert sorted(receiver.kinds()) == ["job.completed", "job.started"]
+
+
+def test_a_message_whose_reply_was_lost_is_due(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = office.hook("http://127.0.0.1:9/")
+    real, lost = redis.Connection.read_response, list[object]()
+
+    def loses_the_first(self: redis.Connection, *rest: object, **more: object) -> object:
+        reply = real(self, *rest, **more)  # type: ignore[arg-type]
+        if not lost:
+            lost.append(reply)
+            raise redis.ConnectionError("the reply was lost")
+        return reply
+
+    monkeypatch.setattr(redis.Connection, "read_response", loses_the_first)
+    fresh = office.outbox.add(hook, Message(id="msg_1", kind="job.started", body="{}"))
+
+    assert (len(lost), fresh) == (1, False), "it was sent again, and was there"
+    assert [one.id for one in office.outbox.take(10)] == ["msg_1"]
 
 
 def test_everything_in_redis_has_its_time(
