@@ -67,8 +67,7 @@ class Batches:
         """A batch as it is now; its output is written when its last job has ended."""
         view = record.view
         if view.status == "validating":
-            # Whoever made it died on the way: the same jobs are submitted again.
-            return self._start(record).view
+            return self._begin(record).view
         if view.status not in ("in_progress", "cancelling"):
             return view
         jobs = [self.views.view(job.id) for job in record.jobs]
@@ -78,6 +77,8 @@ class Batches:
 
     def cancel(self, record: BatchRecord) -> BatchView:
         """End a batch; lines that are made stay. Raises Conflict for one that has ended."""
+        if record.view.status == "validating":
+            record = self._begin(record)
         view = self.look(record)
         if view.status not in ("in_progress", "cancelling"):
             raise Conflict(f"the batch is {view.status}", where=view.id)
@@ -86,6 +87,10 @@ class Batches:
         if record.view.status == "in_progress":
             record = self._keep(record, "cancelling", cancelling_at=int(time.time()))
         return self.look(record)
+
+    def _begin(self, record: BatchRecord) -> BatchRecord:
+        # Whoever made it is still at it, or died: the same jobs are submitted again.
+        return self._start(record)
 
     def _start(self, record: BatchRecord) -> BatchRecord:
         with self.shelf.opened(record.view.input_file_id) as file:
@@ -100,9 +105,15 @@ class Batches:
             try:
                 jobs.append(self._submit_group(record.view.id, number, group))
             except (QuotaExceeded, NoCapacity) as error:
+                moved = self._moved_on(record)
+                if moved is not None:
+                    return moved
                 for job in jobs:
                     self.cancel_job(job.id)
                 return self._fail(record, [BatchFault(code=error.code, message=str(error))])
+        moved = self._moved_on(record)
+        if moved is not None:
+            return moved
         started = BatchRecord(view=record.view, jobs=tuple(jobs))
         return self._keep(
             started,
@@ -116,8 +127,16 @@ class Batches:
         return BatchJob(id=done.id, n=group.request.repeats, lines=len(group.rows))
 
     def _fail(self, record: BatchRecord, faults: list[BatchFault]) -> BatchRecord:
+        moved = self._moved_on(record)
+        if moved is not None:
+            return moved
         errors = BatchFaults(data=tuple(faults))
         return self._keep(record, "failed", failed_at=int(time.time()), errors=errors)
+
+    def _moved_on(self, record: BatchRecord) -> BatchRecord | None:
+        """The batch as somebody else has meanwhile written it down; None: as it was."""
+        now = self.shelf.batch(record.view.id)
+        return now if now.view.status != record.view.status else None
 
     def _end(self, record: BatchRecord, jobs: list[JobView]) -> BatchRecord:
         """Write output and error file, and then that the batch has ended."""

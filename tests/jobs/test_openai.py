@@ -264,6 +264,39 @@ def test_a_batch_whose_maker_died_is_submitted_by_who_looks(api: RunningApi) -> 
         assert shelf.batch(started.id).jobs == record.jobs
 
 
+def test_a_batch_that_is_not_started_yet_is_cancelled_whole(api: RunningApi) -> None:
+    with connect(api.url) as client:
+        started = start(client, request("one"), request("two", size="128x64"))
+        shelf = Shelf(api.store, api.settings.s3_prefix, "default")
+        view = shelf.batch(started.id).view.model_copy(update={"status": "validating"})
+        shelf.put_batch(BatchRecord(view=view))
+
+        assert client.batches.cancel(started.id).status == "cancelling"
+    assert [job.state for job in api.queue.open_jobs()] == ["cancel", "cancel"]
+
+
+def test_a_batch_that_is_cancelled_while_it_starts_stays_cancelled(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, met = Shelf.opened, list[str]()
+
+    def meets_a_cancel(self: Shelf, file_id: str) -> Any:
+        if not met:
+            met.append(file_id)
+            with connect(api.url) as other:
+                (batch,) = other.batches.list().data
+                other.batches.cancel(batch.id)
+        return real(self, file_id)
+
+    monkeypatch.setattr(Shelf, "opened", meets_a_cancel)
+    with connect(api.url) as client:
+        started = start(client, request("one"))
+        now = client.batches.retrieve(started.id)
+
+    assert (started.status, now.status, len(met)) == ("cancelling", "cancelling", 1)
+    assert [job.state for job in api.queue.open_jobs()] == ["cancel"]
+
+
 def test_batches_and_files_are_listed_in_pages(client: openai.OpenAI) -> None:
     made = [start(client, request("one")).id for _ in range(3)]
 
