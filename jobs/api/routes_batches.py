@@ -1,5 +1,6 @@
 """OpenAI's batch routes: many image requests in a file, made by our own queue."""
 
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -50,14 +51,14 @@ def list_batches(
 ) -> BatchList:
     """Newest first."""
     batches = batches_of(services, str(request.base_url))
-    found = batches.shelf.batches()
-    start = next((n for n, one in enumerate(found, start=1) if one.view.id == after), 0)
-    page = [batches.look(one) for one in found[start : start + limit]]
+    # One more than the page, to know whether another follows.
+    found = list(islice(batches.shelf.batches(after), limit + 1))
+    page = [batches.look(one) for one in found[:limit]]
     return BatchList(
         data=tuple(page),
         first_id=page[0].id if page else None,
         last_id=page[-1].id if page else None,
-        has_more=start + limit < len(found),
+        has_more=len(found) > limit,
     )
 
 

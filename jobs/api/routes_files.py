@@ -1,6 +1,7 @@
 """OpenAI's file routes: the inputs of batches, and what batches made."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -65,14 +66,15 @@ def list_files(
     purpose: Annotated[str | None, Query(max_length=40, description="batch, batch_output")] = None,
 ) -> FileList:
     """Newest first."""
-    found = [one for one in shelf_of(services).files() if purpose in (None, one.purpose)]
-    start = next((n for n, one in enumerate(found, start=1) if one.id == after), 0)
-    page = found[start : start + limit]
+    files = shelf_of(services).files(after)
+    # One more than the page, to know whether another follows.
+    found = list(islice((one for one in files if purpose in (None, one.purpose)), limit + 1))
+    page = found[:limit]
     return FileList(
         data=tuple(page),
         first_id=page[0].id if page else None,
         last_id=page[-1].id if page else None,
-        has_more=start + limit < len(found),
+        has_more=len(found) > limit,
     )
 
 

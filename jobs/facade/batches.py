@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from jobs.catalog import Catalog
-from jobs.errors import Conflict, NoCapacity, QuotaExceeded
+from jobs.errors import Conflict, NoCapacity, NotFound, QuotaExceeded
 from jobs.facade.outputs import Address, write_outputs
 from jobs.facade.reading import Group, Read, read_batch
 from jobs.facade.shelf import Shelf, new_id
@@ -70,9 +70,12 @@ class Batches:
             return self._begin(record).view
         if view.status not in ("in_progress", "cancelling"):
             return view
-        jobs = [self.views.view(job.id) for job in record.jobs]
-        if all(job.state in TERMINAL for job in jobs):
-            return self._end(record, jobs).view
+        try:
+            jobs = [self.views.view(job.id) for job in record.jobs]
+            if all(job.state in TERMINAL for job in jobs):
+                return self._end(record, jobs).view
+        except NotFound as error:
+            return self._gone(record, error).view
         return view.model_copy(update={"request_counts": _counts(record, jobs)})
 
     def cancel(self, record: BatchRecord) -> BatchView:
@@ -90,7 +93,10 @@ class Batches:
 
     def _begin(self, record: BatchRecord) -> BatchRecord:
         # Whoever made it is still at it, or died: the same jobs are submitted again.
-        return self._start(record)
+        try:
+            return self._start(record)
+        except NotFound as error:
+            return self._gone(record, error)
 
     def _start(self, record: BatchRecord) -> BatchRecord:
         with self.shelf.opened(record.view.input_file_id) as file:
@@ -132,6 +138,10 @@ class Batches:
             return moved
         errors = BatchFaults(data=tuple(faults))
         return self._keep(record, "failed", failed_at=int(time.time()), errors=errors)
+
+    def _gone(self, record: BatchRecord, error: NotFound) -> BatchRecord:
+        """Somebody deleted what the batch is made of: it cannot go on."""
+        return self._fail(record, [BatchFault(code="gone", message=str(error))])
 
     def _moved_on(self, record: BatchRecord) -> BatchRecord | None:
         """The batch as somebody else has meanwhile written it down; None: as it was."""

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, TypeVar
 
@@ -47,9 +47,9 @@ class Shelf:
         """A file's record."""
         return self._get(f"files/{file_id}", FileView, "file", file_id)
 
-    def files(self) -> list[FileView]:
-        """All files, newest first."""
-        return self._all("files/", FileView)
+    def files(self, after: str | None = None) -> Iterator[FileView]:
+        """Files behind this id, newest first, each read when it is asked for."""
+        return self._all("files/", FileView, after)
 
     def delete_file(self, file_id: str) -> None:
         """Delete a file; raises NotFound."""
@@ -75,9 +75,9 @@ class Shelf:
         """A batch as it was last written down."""
         return self._get(f"batches/{batch_id}", BatchRecord, "batch", batch_id)
 
-    def batches(self) -> list[BatchRecord]:
-        """All batches, newest first."""
-        return self._all("batches/", BatchRecord)
+    def batches(self, after: str | None = None) -> Iterator[BatchRecord]:
+        """Batches behind this id, newest first, each read when it is asked for."""
+        return self._all("batches/", BatchRecord, after)
 
     def _content(self, file_id: str) -> str:
         return f"{self._root}content/{file_id}"
@@ -92,10 +92,15 @@ class Shelf:
         except NotFound as error:
             raise NotFound(f"there is no such {what}", where=where) from error
 
-    def _all(self, folder: str, kind: type[Record]) -> list[Record]:
+    def _all(self, folder: str, kind: type[Record], after: str | None) -> Iterator[Record]:
         # Ids begin with the time at which they were made.
-        keys = [found.key for found in self.store.list(f"{self._root}{folder}")]
-        return [kind.model_validate_json(self.store.get(key)) for key in reversed(keys)]
+        keys = [found.key for found in self.store.list(f"{self._root}{folder}")][::-1]
+        last = f"{self._root}{folder}{after}.json"
+        first = keys.index(last) + 1 if last in keys else 0
+        for key in keys[first:]:
+            # What was deleted since it was listed is left out.
+            with suppress(NotFound):
+                yield kind.model_validate_json(self.store.get(key))
 
 
 def new_id(kind: str) -> str:

@@ -309,6 +309,43 @@ def test_batches_and_files_are_listed_in_pages(client: openai.OpenAI) -> None:
         client.files.retrieve(inputs[0].id)
 
 
+def test_a_batch_whose_parts_are_gone_has_failed_and_the_others_are_listed(
+    api: RunningApi,
+) -> None:
+    with connect(api.url) as client:
+        whole, jobless, unread = (start(client, request("one")) for _ in range(3))
+        shelf = Shelf(api.store, api.settings.s3_prefix, "default")
+        (job,) = shelf.batch(jobless.id).jobs
+        api.store.delete([one.key for one in api.store.list("") if job.id in one.key])
+        view = shelf.batch(unread.id).view.model_copy(update={"status": "validating"})
+        shelf.put_batch(BatchRecord(view=view))
+        client.files.delete(unread.input_file_id)
+        for _ in range(2):
+            found = client.batches.list().data
+            assert [(one.id, one.status) for one in found] == [
+                (unread.id, "failed"),
+                (jobless.id, "failed"),
+                (whole.id, "in_progress"),
+            ]
+            assert {one.errors.data[0].code for one in found[:2]} == {"gone"}
+
+
+def test_a_page_reads_its_own_records_alone(api: RunningApi) -> None:
+    with connect(api.url) as client:
+        made = [start(client, request("one")).id for _ in range(3)]
+        shelf = Shelf(api.store, api.settings.s3_prefix, "default")
+        batches = shelf.batches()
+        assert next(batches).view.id == made[2]
+        record = next(one.key for one in api.store.list("") if made[1] in one.key)
+        broken = next(one.key for one in api.store.list("") if made[0] in one.key)
+        api.store.put(broken, b"nobody reads this")
+        assert [one.id for one in client.batches.list(limit=1).data] == [made[2]]
+        api.store.put(broken, shelf.batch(made[2]).model_dump_json().encode())
+
+        api.store.delete([record])
+        assert next(batches).view.id == made[2], "one that was deleted meanwhile is left out"
+
+
 def test_files_are_what_was_sent(client: openai.OpenAI) -> None:
     data = jsonl(request("one", "«é»"))
     made = client.files.create(file=("in put\n.jsonl", data), purpose="batch")
