@@ -52,6 +52,8 @@ def steer(
             remedy=f"when it is cancelled, delete {layout.root} in the store",
         )
     # After the queue, whose word decides, and before the answer: what was answered lasts.
+    # The queue keeps a wish to delete, whatever is asked after it.
+    discard = wanted == "cancel" and (discard or (record is not None and record.discard))
     write_course(store, layout, queue_id, Course(state=wanted, discard=discard))
     return reached
 

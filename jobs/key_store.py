@@ -47,6 +47,13 @@ class KeyStore:
         """Write a tenant's quota down; raises InvalidInput for what is no tenant's name."""
         self._put(f"{self._quotas}{segment(tenant, 'tenant')}.json", quota)
 
+    def quota(self, tenant: str) -> Quota | None:
+        """A tenant's quota, None where none was set. Raises BadConfiguration if it is damaged."""
+        try:
+            return self._read(f"{self._quotas}{tenant}.json", Quota)
+        except NotFound:
+            return None
+
     def quotas(self) -> dict[str, Quota]:
         """Every quota that was set, by tenant; who has none gets the defaults of `Quota`."""
         return self._all(self._quotas, Quota)

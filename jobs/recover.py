@@ -4,8 +4,10 @@ import logging
 from collections.abc import Iterator
 from typing import Literal
 
-from jobs.control import read_course, read_rank
-from jobs.errors import DamagedJob, InvalidInput, NotFound
+from pydantic import ValidationError
+
+from jobs.control import Course, read_course, read_rank
+from jobs.errors import BadConfiguration, DamagedJob, InvalidInput, NotFound
 from jobs.key_store import KeyStore
 from jobs.keys import Quota
 from jobs.layout import JobLayout
@@ -27,16 +29,27 @@ def recover_jobs(store: Store, queue: ShardQueue, prefix: str) -> Iterator[str]:
     while the queue is in use. Asks the store three times for each job, and for the manifests of
     those that have not ended.
     """
-    quotas = KeyStore(store, prefix).quotas()
+    keys, quotas = KeyStore(store, prefix), dict[str, Quota | None]()
     for tenant, job_id in job_folders(store, f"{prefix}/"):
         layout = JobLayout(prefix=prefix, tenant=tenant, job_id=job_id)
         if store.head(layout.job) is None:
             continue
+        if tenant not in quotas:
+            quotas[tenant] = _quota(keys, tenant)
         try:
-            yield from _recover_job(store, queue, layout, quotas.get(tenant))
+            yield from _recover_job(store, queue, layout, quotas[tenant])
         except (DamagedJob, InvalidInput, NotFound) as error:
             # One job whose files are broken must not keep the others out.
             log.error("not_restored job=%s error=%s", job_id, error)
+
+
+def _quota(keys: KeyStore, tenant: str) -> Quota | None:
+    """What is granted to a tenant; the defaults, where that does not read: its jobs come first."""
+    try:
+        return keys.quota(tenant)
+    except BadConfiguration as error:
+        log.error("quota_not_read tenant=%s error=%s", tenant, error)
+        return None
 
 
 def _recover_job(
@@ -63,6 +76,8 @@ def _recover(
     known, course = queue.job(queue_id), read_course(store, layout, queue_id)
     if course.state == "refused":
         return False
+    if course.state == "cancel":
+        return _cancelled(store, queue, layout, queue_id, course)
     if known is None or known.restoring:
         accepted = read_accepted(store, layout.prefix, layout.tenant, queue_id)
         queue.submit(order_of_accepted(accepted, quota), restoring=True)
@@ -71,10 +86,25 @@ def _recover(
             queue.set_priority(queue_id, later)
         then: Literal["run", "pause"] = "pause" if course.state == "pause" else "run"
         queue.restore(queue_id, list(_done_units(store, accepted, layout)), then=then)
-    if course.state == "cancel":
-        # Also where the queue went back to before it was told.
-        queue.state(queue_id, "cancel", discard=course.discard)
     return known is None or known.restoring
+
+
+def _cancelled(
+    store: Store, queue: ShardQueue, layout: JobLayout, queue_id: str, course: Course
+) -> bool:
+    """Have a cancelled job ended; whether the queue did not know it. No unit of it is handed out:
+    it is cancelled while it is held for its restoring, and nothing is restored of it."""
+    known = queue.job(queue_id)
+    new = known is None or known.restoring
+    if new:
+        # No quota: there is nothing to share out any more.
+        order = order_of_accepted(read_accepted(store, layout.prefix, layout.tenant, queue_id))
+        queue.submit(order, restoring=True)
+    # Also where the queue went back to before it was told.
+    queue.state(queue_id, "cancel", discard=course.discard)
+    if new:
+        queue.restore(queue_id, [])
+    return new
 
 
 def _done_units(store: Store, accepted: Accepted, layout: JobLayout) -> Iterator[DoneUnit]:
@@ -82,8 +112,19 @@ def _done_units(store: Store, accepted: Accepted, layout: JobLayout) -> Iterator
     for found in store.list(layout.shards):
         if not found.key.endswith("_stats.json"):
             continue
-        manifest = Manifest.model_validate_json(store.get(found.key))
+        manifest = _manifest(store, found.key)
         if again is None and manifest.shard < own:
             yield DoneUnit(manifest.unit, manifest.failed)
         elif again is not None and again.holds(manifest):
             yield DoneUnit(again.queue_unit(manifest), manifest.failed)
+
+
+def _manifest(store: Store, key: str) -> Manifest:
+    try:
+        return Manifest.model_validate_json(store.get(key))
+    except ValidationError as error:
+        raise DamagedJob(
+            f"the file does not read as a manifest: {error.errors()[0]['msg']}",
+            where=key,
+            remedy="it was changed by hand: delete it, and its shard is done again",
+        ) from error

@@ -1,5 +1,7 @@
 """Steering a job: what takes effect at once, what is kept or deleted, and what outlives Redis."""
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -23,6 +25,10 @@ ROWS = [Row(prompt=f"prompt {n}") for n in range(10)]
 def shop(client: redis.Redis, store: Store) -> Workshop:
     """A queue and a store."""
     return Workshop(ShardQueue(client), store)
+
+
+def job_id(job: Job) -> str:
+    return job.id
 
 
 def cancel(shop: Workshop, job: Job, *, discard: bool = False) -> str:
@@ -156,6 +162,67 @@ def test_what_a_job_was_told_outlives_redis(shop: Workshop, client: redis.Redis)
     assert shop.record(gone.id).discard
     assert shop.finish() == 2
     assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == []
+
+
+def test_a_job_that_was_cancelled_when_all_was_done_comes_back_cancelled(
+    shop: Workshop, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told after its restoring it would be finished as done, and its units handed out before."""
+    full, half = (shop.submit(ROWS, shard_images=5) for _ in range(2))
+    leases = shop.claim(full, want=2)
+    cancel(shop, full, discard=True)
+    for lease in leases:
+        shop.commit(lease)
+    cancel(shop, half)
+    client.flushall()
+    handed_out: list[int] = []
+    restore = shop.queue.restore
+
+    def watched(job_id: str, *words: Any, **more: Any) -> str:
+        answer = restore(job_id, *words, **more)
+        handed_out.append(len(shop.claim(half)))
+        return answer
+
+    monkeypatch.setattr(shop.queue, "restore", watched)
+    assert set(recover_jobs(shop.store, shop.queue, PREFIX)) == {full.id, half.id}
+
+    assert handed_out == [0, 0]
+    assert shop.record(full.id).state == shop.record(half.id).state == "cancel"
+    assert not shop.record(full.id).restoring
+    assert shop.finish() == 2
+    assert outcome_of(shop.store, shop.layout(full)).deleted
+    assert shop.shards(full) == {}
+    assert shop.record(half.id).outcome == "cancelled"
+
+
+def test_cancelling_again_does_not_take_back_the_wish_to_delete(
+    shop: Workshop, client: redis.Redis
+) -> None:
+    job = shop.submit(ROWS)
+    shop.claim(job)
+    cancel(shop, job, discard=True)
+    cancel(shop, job)
+    client.flushall()
+
+    list(recover_jobs(shop.store, shop.queue, PREFIX))
+
+    assert shop.record(job.id).discard
+
+
+def test_a_damaged_file_keeps_no_other_job_out(
+    shop: Workshop, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = sorted((shop.submit(ROWS, shard_images=2) for _ in range(2)), key=job_id)
+    shop.render(first, units=1)
+    manifest = f"{shop.layout(first).shards}00000_stats.json"
+    shop.store.put(manifest, b"{}")
+    shop.store.put(f"{PREFIX}/_tenants/{TENANT}.json", b"{}}")
+    client.flushall()
+
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == [second.id]
+
+    assert manifest in caplog.text
+    assert f"quota_not_read tenant={TENANT}" in caplog.text
 
 
 def test_a_queue_that_went_back_in_time_is_told_of_a_cancel_again(shop: Workshop) -> None:
