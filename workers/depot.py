@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +63,20 @@ class Depot:
         """Note that an entry is in use: the one unused for longest goes first."""
         (entry / USED).touch()
 
+    def reuse(self, entry: Path) -> bool:
+        """Note that an entry is in use; False where it is gone, or going."""
+        try:
+            os.utime(entry / USED)
+        except OSError:
+            return False
+        return True
+
     def keep(self, made: Path, entry: Path) -> None:
         """Put a folder that was made beside it in its place, and make room for it."""
         self.touch(made)
         if entry.exists():
-            shutil.rmtree(entry)
+            # Another process may be removing it too, to make room.
+            shutil.rmtree(entry, ignore_errors=True)
         os.rename(made, entry)
         self.make_room(entry)
 
@@ -88,6 +97,9 @@ class Depot:
                 return
             if one != kept:
                 log.info("cache_evicted entry=%s bytes=%s", one, sizes.pop(one))
+                # First, so that nobody takes what is left of it for an entry.
+                with suppress(OSError):
+                    (one / USED).unlink()
                 shutil.rmtree(one, ignore_errors=True)
 
     def digests(self, files: list[Path]) -> list[str]:
@@ -110,7 +122,13 @@ class Depot:
 
 
 def temporary(entry: Path) -> Path:
-    """A fresh folder beside an entry, of a name that no entry has."""
+    """A fresh folder beside an entry, of a name that no entry has.
+
+    Whoever asks holds the lock of the entry's key: what others left of it is of the dead, and goes.
+    """
+    for left in entry.parent.glob(f".{entry.name}.*"):
+        log.info("cache_leftover_removed folder=%s", left)
+        shutil.rmtree(left, ignore_errors=True)
     made = entry.with_name(f".{entry.name}.{uuid.uuid4().hex[:8]}")
     made.mkdir(parents=True)
     return made
@@ -149,4 +167,8 @@ def _size(file: str) -> int:
 
 def _last_used(entry: Path) -> float:
     mark = entry / USED
-    return mark.stat().st_mtime if mark.exists() else 0.0
+    try:
+        return mark.stat().st_mtime
+    except OSError:
+        # Never marked, or another process is removing it.
+        return 0.0

@@ -91,7 +91,7 @@ def load_engine(recipe: Recipe, device: torch.device, depot: Depot = _NOWHERE) -
     adapters = adapters_of(recipe)
     found = [verified(adapter.weights, depot) for adapter in adapters]
     digests = [sha256 for _, sha256 in found]
-    key = fused_key(recipe, files, adapters, digests)
+    key = fused_key(recipe, files, adapters, digests, depot)
     clock.lap("find_ms")
     try:
         with depot.locked(f"engine-{key}"):

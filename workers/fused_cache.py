@@ -20,24 +20,41 @@ from workers.depot import Depot, temporary
 log = logging.getLogger(__name__)
 
 #: Raised when entries of an earlier release must not be read any more.
-FORMAT = 1
+FORMAT = 2
 _ABOUT = "about.json"
+_VERSIONS = ("torch", "diffusers", "transformers", "peft")
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+#: What reading an entry raises that is not what was written.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    SafetensorError,
+)
 
 
-def fused_key(recipe: Recipe, files: BaseFiles, adapters: list[Adapter], digests: list[str]) -> str:
+def fused_key(
+    recipe: Recipe, files: BaseFiles, adapters: list[Adapter], digests: list[str], depot: Depot
+) -> str:
     """Identity of a fused engine by what was really found: unpinned weights have none before."""
+    # The nets of a base in one file are built from a folder that its digest does not cover.
+    configs = sorted(file for file in files.config.rglob("*.json") if file.is_file())
+    names = [file.relative_to(files.config).as_posix() for file in configs]
     content = {
         "format": FORMAT,
         "family": recipe.family,
         "base": files.sha256,
+        "config": list(zip(names, depot.digests(configs), strict=True)),
         "vae": [files.vae_sha256, recipe.vae_float32],
         "dtype": recipe.dtype,
         "adapters": [
             [found, adapter.weight, adapter.alpha]
             for adapter, found in zip(adapters, digests, strict=True)
         ],
-        "versions": [metadata.version(name) for name in ("torch", "diffusers", "peft")],
+        "versions": [metadata.version(name) for name in _VERSIONS],
     }
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -53,6 +70,8 @@ def load_fused(
     entry = depot.entry("engines", key)
     if entry is None or not (entry / _ABOUT).is_file():
         return None
+    # Before as well as after: reading takes long, and who makes room meanwhile looks at the mark.
+    depot.reuse(entry)
     try:
         about = json.loads((entry / _ABOUT).read_text("utf-8"))
         _check(entry, about, depot)
@@ -60,11 +79,14 @@ def load_fused(
             part: _read(entry / part, facts["class"], device)
             for part, facts in about["parts"].items()
         }
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        # A RuntimeError that says nothing of the entry.
+        raise
+    except _DAMAGE as error:
         log.warning("cache_damaged entry=%s error=%s", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
         return None
-    depot.touch(entry)
+    depot.reuse(entry)
     return load_base(recipe, files, **nets)
 
 
@@ -83,7 +105,7 @@ def save_fused(pipeline: Any, key: str, depot: Depot) -> None:
         about = {"format": FORMAT, "parts": {p: _write(made / p, n) for p, n in nets.items()}}
         (made / _ABOUT).write_text(json.dumps(about, indent=1), "utf-8")
         depot.keep(made, entry)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         log.warning("cache_not_written entry=%s error=%s", entry, error)
     finally:
         if made is not None:
@@ -92,6 +114,8 @@ def save_fused(pipeline: Any, key: str, depot: Depot) -> None:
 
 def _check(entry: Path, about: dict[str, Any], depot: Depot) -> None:
     """Raise ValueError where a file's content is not what was written."""
+    if absent := sorted(set(_PARTS[:3]) - about["parts"].keys()):
+        raise ValueError(f"its note does not name {', '.join(absent)}")
     files = [entry / part / "weights.safetensors" for part in about["parts"]]
     # Without the notes of digests: a bit that rotted leaves size and time as they were.
     found = Depot().digests(files)

@@ -38,9 +38,8 @@ def from_s3(weights: Weights, depot: Depot) -> Path:
             entry = depot.entry("sources", name)
             if entry is None:
                 raise AssertionError("a depot with a cache has entries")
-            if not entry.is_dir():
+            if not depot.reuse(entry):
                 _copy(store, objects, prefix, entry, depot)
-            depot.touch(entry)
     finally:
         store.close()
     return entry / PurePosixPath(prefix).name if prefix.endswith(".safetensors") else entry

@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from jobs.catalog import Catalog
+from jobs.errors import NoCapacity
 from jobs.recipe import Recipe, RecipeRequest, StyleWeight
 from workers import engine as engines
-from workers import tiny
+from workers import fused_cache, tiny
+from workers.base_model import BaseFiles
 from workers.depot import SHELVES, USED, Depot
 from workers.engine import Engine, load_engine
+from workers.fused_cache import fused_key
 
 CPU = torch.device("cpu")
 PARTS = ("unet", "vae", "text_encoder")
@@ -115,11 +119,29 @@ def test_a_damaged_entry_is_made_again(catalog: Catalog, depot: Depot, made: lis
     assert len(made) == 3
 
 
+@pytest.mark.parametrize("note", ["[]", '{"parts": []}', '{"parts": {}}'])
+def test_a_note_that_is_none_is_damage(
+    catalog: Catalog, depot: Depot, made: list[Recipe], note: str
+) -> None:
+    recipe = catalog.resolve(RecipeRequest())
+    load_engine(recipe, CPU, depot)
+    (entries(depot)[0] / "about.json").write_text(note)
+    load_engine(recipe, CPU, depot)
+    assert made == [recipe, recipe]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
 def test_a_full_disk_costs_no_job(
-    catalog: Catalog, depot: Depot, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, depot: Depot, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr("workers.fused_cache.save_file", full)
     assert load_engine(catalog.resolve(RecipeRequest()), CPU, depot).unet is not None
@@ -128,35 +150,64 @@ def test_a_full_disk_costs_no_job(
     assert list((depot.cache / "engines").iterdir()) == []
 
 
-def test_the_entry_unused_for_longest_goes(depot: Depot) -> None:
-    """A folder of 100 bytes each, room for two; the one just made stays whatever its age."""
-    assert depot.cache is not None
-    small = Depot(depot.cache, cache_bytes=250)
-    for age, name in enumerate(("oldest", "middle", "newest")):
-        entry = depot.cache / "engines" / name
-        entry.mkdir(parents=True)
-        (entry / "weights").write_bytes(b"x" * 100)
-        (entry / USED).touch()
-        os.utime(entry / USED, (1000 + age, 1000 + age))
-    small.touch(depot.cache / "engines" / "oldest")
-    small.make_room(depot.cache / "engines" / "newest")
-    assert [one.name for one in entries(depot)] == ["newest", "oldest"]
-    Depot(depot.cache, cache_bytes=1).make_room(depot.cache / "engines" / "newest")
-    assert [one.name for one in entries(depot)] == ["newest"]
-
-
-def test_digests_are_not_taken_twice(
-    depot: Depot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_corrected_configuration_is_another_entry(
+    catalog: Catalog, depot: Depot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "weights.safetensors"
-    shutil.copy(next(tiny.LCM_LORA_DIR.glob("*.safetensors")), file)
-    first = depot.digests([file])
+    """A base in one file is built from a folder beside it; so do the libraries build it."""
+    recipe = catalog.resolve(RecipeRequest())
+    config = Path(shutil.copytree(tiny.MODEL_DIR, tmp_path / "config"))
+    files = BaseFiles(tmp_path / "base.safetensors", "0" * 64, config)
+    first = fused_key(recipe, files, [], [], depot)
+    assert fused_key(recipe, files, [], [], depot) == first
+    with (config / "unet" / "config.json").open("a") as file:
+        file.write("\n")
+    corrected = fused_key(recipe, files, [], [], depot)
+    assert corrected != first
+    whole = fused_cache.metadata.version
+    monkeypatch.setattr(
+        "workers.fused_cache.metadata.version",
+        lambda name: "0.0" if name == "transformers" else whole(name),
+    )
+    assert fused_key(recipe, files, [], [], depot) != corrected
 
-    def refuse(*_: object) -> None:
-        raise AssertionError("it was read again")
 
-    monkeypatch.setattr("workers.depot.hashlib.file_digest", refuse)
-    assert depot.digests([file]) == first
-    file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(AssertionError, match="read again"):
-        depot.digests([file])
+def test_a_full_gpu_costs_no_entry(
+    catalog: Catalog, depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = catalog.resolve(RecipeRequest())
+    load_engine(recipe, CPU, depot)
+    kept = entries(depot)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("workers.fused_cache.load_file", full)
+    with pytest.raises(NoCapacity):
+        load_engine(recipe, CPU, depot)
+    assert entries(depot) == kept
+
+
+def test_an_entry_removed_while_it_is_read(
+    catalog: Catalog, depot: Depot, made: list[Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was marked before it was read, and what was read of it is an engine all the same."""
+    recipe = catalog.resolve(RecipeRequest())
+    load_engine(recipe, CPU, depot)
+    (entry,) = entries(depot)
+    os.utime(entry / USED, (1000, 1000))
+    marks: list[float] = []
+    whole = fused_cache._read
+
+    def read(folder: Path, *rest: Any) -> Any:
+        net = whole(folder, *rest)
+        if not marks:
+            marks.append((entry / USED).stat().st_mtime)
+        if folder.name == PARTS[-1]:
+            shutil.rmtree(entry)
+        return net
+
+    monkeypatch.setattr(fused_cache, "_read", read)
+    assert load_engine(recipe, CPU, depot).unet is not None
+    assert marks[0] > 1000
+    assert not entry.exists()
+    assert made == [recipe]
