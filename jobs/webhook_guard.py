@@ -1,7 +1,10 @@
 """A guard for addresses that users give us to call: only public ones, looked up once."""
 
 import ipaddress
+import math
 import socket
+import ssl
+import time
 from collections.abc import Iterable
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -53,10 +56,13 @@ def resolve(host: str, port: int, reach: Reach) -> str:
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Connects to what was checked, and to nothing else: the name is looked up once."""
+    """Connects to what was checked, and to nothing else: the name is looked up once.
 
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
+    `end`: on the clock of `time.monotonic`, when whatever is under way is over.
+    """
+
+    def __init__(self, reach: Reach, end: float = math.inf) -> None:
+        self._reach, self._end = reach, end
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -72,11 +78,54 @@ class GuardedBackend(httpcore.NetworkBackend):
             address = resolve(host, port, self._reach)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host}: {error}") from error
-        return self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+        left = _left(self._end, timeout, httpcore.ConnectTimeout)
+        made = self._inner.connect_tcp(address, port, left, local_address, socket_options)
+        return _EndingStream(made, self._end)
 
     def connect_unix_socket(self, *arguments: Any, **more: Any) -> httpcore.NetworkStream:
         """Never."""
         raise httpcore.ConnectError("no socket of this machine is called")
+
+
+class _EndingStream(httpcore.NetworkStream):
+    """A connection with an end for all of it: a time-out alone holds for each byte that drips."""
+
+    def __init__(self, inner: httpcore.NetworkStream, end: float) -> None:
+        self._inner, self._end = inner, end
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """What came; raises ReadTimeout."""
+        return self._inner.read(max_bytes, _left(self._end, timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of it; raises WriteTimeout."""
+        self._inner.write(buffer, _left(self._end, timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        """The same connection behind TLS, with the same end; raises ConnectTimeout."""
+        left = _left(self._end, timeout, httpcore.ConnectTimeout)
+        return _EndingStream(self._inner.start_tls(ssl_context, server_hostname, left), self._end)
+
+    def get_extra_info(self, info: str) -> Any:
+        """What is known of the connection."""
+        return self._inner.get_extra_info(info)
+
+
+def _left(end: float, timeout: float | None, late: type[Exception]) -> float | None:
+    """Seconds for one step of an attempt; raises `late` where none are left."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise late("the whole of it took too long")
+    return timeout if left == math.inf else left if timeout is None else min(left, timeout)
 
 
 def _literal(host: str) -> str | None:

@@ -2,9 +2,11 @@
 
 import json
 import socket
+import socketserver
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -34,6 +36,8 @@ class Receiver:
     url: str
     statuses: list[int] = field(default_factory=list)
     came: list[tuple[dict[str, str], str]] = field(default_factory=list)
+    #: Comes before each answer.
+    before: Callable[[], object] = lambda: None
 
     def kinds(self) -> list[str]:
         return [json.loads(body)["type"] for _, body in self.came]
@@ -47,6 +51,7 @@ def receiving() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"])).decode()
             made.came.append(({k.lower(): v for k, v in self.headers.items()}, body))
+            made.before()
             self.send_response(made.statuses.pop(0) if made.statuses else 200)
             self.send_header("Location", f"{made.url}/elsewhere")
             self.send_header("Content-Length", "0")
@@ -264,6 +269,43 @@ def test_a_deleted_webhook_is_told_nothing(
 
     assert receiver.came == []
     assert {one.state for one in office.all()} == {"dead"}
+
+
+def test_a_slow_webhook_holds_up_nobody_elses(office: Office, receiver: Receiver) -> None:
+    with receiving() as slow:
+        slow.before = lambda: wait_until(lambda: receiver.came != [], "the other one's message")
+        for number, url in enumerate((slow.url, receiver.url)):
+            hook = office.hook(url)
+            office.outbox.add(hook, Message(id=f"msg_{number}", kind="job.started", body="{}"))
+        office.sender.step()
+
+    assert [(one.state, one.attempts) for one in office.all()] == [("delivered", 1)] * 2
+
+
+def test_a_webhook_that_drips_is_given_up(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.webhook_sender.TIMEOUT_S", 0.5)
+    over = threading.Event()
+
+    class Dripping(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            with suppress(OSError):
+                while not over.wait(0.05):
+                    self.request.sendall(b"a")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Dripping) as server, ThreadPoolExecutor(2) as own:
+        serving = own.submit(server.handle_request)
+        hook = office.hook(f"http://127.0.0.1:{server.server_address[1]}")
+        office.outbox.add(hook, Message(id="msg_1", kind="job.started", body="{}"))
+        stepping = own.submit(office.sender.step)
+        try:
+            stepping.result(30)
+        finally:
+            over.set()
+        serving.result(30)
+    (waiting,) = office.all()
+    assert (waiting.state, waiting.attempts) == ("waiting", 1)
+    assert waiting.news.startswith("ReadTimeout")
 
 
 # ---- the guard ----
