@@ -69,7 +69,7 @@ class Claims:
         """The unit's rows; None where it was given back.
 
         While the store is away the lease is kept, and nothing is counted. Raises BadConfiguration
-        where the store refuses us: the unit is given back before.
+        where the store refuses us, or what Redis raises: the unit is given back before.
         """
         while True:
             try:
@@ -84,7 +84,7 @@ class Claims:
                 log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
                 self.release(held, str(error))
                 return None
-            except FewstepError as error:
+            except (FewstepError, RedisError) as error:
                 log.error("fetch_failed unit=%s error=%s", held.lease.unit, error)
                 self.release(held, f"its rows cannot be read: {error}")
                 raise

@@ -9,6 +9,7 @@ from redis import RedisError
 
 from jobs.errors import FewstepError, LeaseLost
 from workers.claims import Claims
+from workers.device_faults import exhausted
 from workers.leases import Held
 from workers.work import Work
 
@@ -87,16 +88,38 @@ class Prefetch:
             self._reading.append(reading)
 
     def _read(self, held: Held) -> Work | None:
-        work = self._claims.fetch(held)
-        if work is None:
-            return None
         try:
-            return None if self._adopt(work) else work
+            work = self._claims.fetch(held)
+            return None if work is None or self._finished(work) else work
+        except (FewstepError, RedisError):
+            # The unit was given back where this was raised.
+            raise
+        except Exception as error:
+            self._broke(held, error)
+            return None
+
+    def _finished(self, work: Work) -> bool:
+        """Whether the unit was adopted, or is no longer ours."""
+        held = work.held
+        try:
+            return self._adopt(work)
         except LeaseLost as error:
             log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
             self._claims.release(held, str(error))
-            return None
+            return True
         except (FewstepError, RedisError) as error:
             log.error("adopt_failed unit=%s error=%s", held.lease.unit, error)
             self._claims.release(held, str(error))
             raise
+
+    def _broke(self, held: Held, error: Exception) -> None:
+        unit, known = held.lease.unit, exhausted(error)
+        if known is not None:
+            log.error("read_impossible unit=%s error=%s", unit, known)
+            self._claims.release(held, str(known))
+            raise known from error
+        # A bug, or a file of another release: counted against the unit, or it would come back for
+        # ever. Only a unit that was begun is counted against.
+        log.exception("read_broke unit=%s", unit, exc_info=error)
+        held.progress = held.lease.first
+        self._claims.crash(held, f"{type(error).__name__}: {error}")

@@ -90,11 +90,17 @@ class ShardLoop:
                 self._wake.clear()
                 self._turn(prefetch, pipeline)
         finally:
-            for work in prefetch.close():
-                self._claims.release(work.held, "drained")
-            pipeline.close()
+            self._close(prefetch, pipeline)
         if self._fatal is not None:
             raise self._fatal
+
+    def _close(self, prefetch: Prefetch, pipeline: Pipeline) -> None:
+        """Whatever reading ahead ends with, what was rendered is delivered."""
+        try:
+            for work in prefetch.close():
+                self._claims.release(work.held, "drained")
+        finally:
+            pipeline.close()
 
     def _over(self) -> bool:
         return self.draining.is_set() or self._fatal is not None

@@ -1,5 +1,6 @@
 """Units on their way through a renderer: they share batches, and each has its own fate."""
 
+import errno
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from redis import ResponseError
 
 from jobs.catalog import Catalog
+from jobs.errors import NoCapacity
 from jobs.fetch import fetch_dataset
 from jobs.job import Image, Job, JobRequest
 from jobs.recipe import Recipe, RecipeRequest
@@ -16,10 +19,15 @@ from jobs.settings import Settings
 from jobs.store import Store
 from tests.flow.one_machine import House, table_rows
 from tests.servers import wait_until
+from workers.deliver import Delivery
 from workers.device_faults import DeviceLost
 from workers.engine import Engine
+from workers.leases import Held
+from workers.pipeline import Pipeline
+from workers.prefetch import Prefetch
 from workers.render import Batch, BatchRenderer
 from workers.shard_loop import ShardLoop
+from workers.work import Work, WorkSource
 
 FAST = RecipeRequest(steps=1)
 Seen = list[list[str]]
@@ -184,6 +192,81 @@ def test_a_lost_device_gives_every_unit_back(house: House, tmp_path: Path) -> No
         house.queue.fail(job.id, lease.unit, lease.token, "release")
     house.render(job)
     assert len(pictures(house, job, tmp_path)) == 40
+
+
+@pytest.mark.parametrize("where", [(Delivery, "adopt"), (WorkSource, "fetch")])
+def test_a_full_disk_while_reading_stops_the_renderer_and_costs_no_unit(
+    house: House, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str]
+) -> None:
+    job = submit(house, "a", 12, 4)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device (made up)")
+
+    monkeypatch.setattr(*where, full)
+    loop = house.loop("renderer-0", job.recipe.engine_key)
+    with pytest.raises(NoCapacity, match="No space left"):
+        loop.run()
+    assert not house.queue.leases()
+    again = house.queue.claim("w", "n", job.recipe.engine_key, 64, 1_000)
+    assert [lease.attempt for lease in again] == [1, 1, 1]
+
+
+def test_a_unit_that_cannot_be_read_is_counted_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A manifest of another release, say: the unit is tried again, its neighbours go on."""
+    job, adopt, tried = submit(house, "a", 12, 4), Delivery.adopt, []
+
+    def picky(this: Delivery, work: Work) -> bool:
+        tried.append((work.held.lease.unit, work.held.lease.attempt))
+        if tried[-1] == ("1", 1):
+            raise ValueError("no such field (made up)")
+        return adopt(this, work)
+
+    monkeypatch.setattr(Delivery, "adopt", picky)
+    house.render(job)
+    assert sorted(tried) == [("0", 1), ("1", 1), ("1", 2), ("2", 1)]
+    assert len(pictures(house, job, tmp_path)) == 12
+
+
+def test_a_unit_is_given_back_where_redis_refuses_its_job(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept, it would be renewed and never rendered."""
+    job, fetch, given_back = submit(house, "a", 4, 4), WorkSource.fetch, []
+
+    def refused_once(this: WorkSource, held: Held) -> Work:
+        if not given_back:
+            given_back.append(held)
+            raise ResponseError("made up")
+        return fetch(this, held)
+
+    monkeypatch.setattr(WorkSource, "fetch", refused_once)
+    with house.rendering(job) as loops:
+        wait_until(lambda: bool(given_back), "the first claim", 60)
+        wait_until(lambda: given_back[0] not in loops[0].keeper.held(), "giving it back", 60)
+        wait_until(finished(house, job), "the job", 300)
+
+
+def test_what_was_rendered_is_delivered_whatever_reading_ahead_ends_with(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, close, loop = [], Pipeline.close, house.loop("renderer-0", "an engine")
+
+    def noted(this: Pipeline) -> None:
+        close(this)
+        closed.append(this)
+
+    def fails(_: Prefetch) -> None:
+        raise RuntimeError("made up")
+
+    monkeypatch.setattr(Pipeline, "close", noted)
+    monkeypatch.setattr(Prefetch, "close", fails)
+    loop.draining.set()
+    with pytest.raises(RuntimeError, match="made up"):
+        loop.run()
+    assert len(closed) == 1
 
 
 def test_out_of_memory_is_written_into_the_rows(house: House, tmp_path: Path) -> None:
