@@ -83,7 +83,7 @@ function ops.renew() -- worker lease_ms (job unit token progress)* -> ok|pause|c
       -- A lease of a job that ends is kept until its renderer gives it up: what it commits before
       -- that belongs to the dataset, and the job must not be closed under it.
       answer = ending(state) and 'cancel' or state == 'pause' and 'pause' or 'ok'
-      call('ZADD', P .. 'leases', 'XX', now + tonumber(ARGV[4]), j .. '|' .. u)
+      call('ZADD', P .. 'leases', now + tonumber(ARGV[4]), j .. '|' .. u)
       if progress ~= '' and tonumber(progress) > (tonumber(before) or -1) then
         call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '|' .. progress .. '|' .. images)
         call('HSET', job_key(j), 'last_progress_ms', int(now))

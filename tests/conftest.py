@@ -8,6 +8,7 @@ import pytest
 
 pytest_plugins = (
     "tests.servers",
+    "tests.leaks",
     "tests.engines",
     "tests.s3_servers",
     "tests.api_servers",
@@ -15,14 +16,23 @@ pytest_plugins = (
     "tests.small_bases",
 )
 
-_CACHE = pytest.StashKey[str]()
+_FOLDER = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A node's cache of engines for this run alone: tests fuse with the code that is here."""
-    config.stash[_CACHE] = os.environ["FEWSTEP_CACHE"] = tempfile.mkdtemp(prefix="fewstep-cache-")
+    """Temporary files of this run in a folder of its own, so that what is left is seen as ours.
+
+    In it the cache of engines of this run alone: tests fuse with the code that is here.
+    """
+    # pytest's own folders stay where they are looked for after a failure.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = config.stash[_FOLDER] = tempfile.mkdtemp(prefix="fewstep-tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    os.environ["FEWSTEP_CACHE"] = tempfile.mkdtemp(prefix="cache-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave nothing behind."""
-    shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
+    tempfile.tempdir = None
+    os.environ.pop("TMPDIR", None)
+    shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)

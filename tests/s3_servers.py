@@ -72,4 +72,15 @@ def store(s3_settings: Settings) -> Iterator[Store]:
         )
     made = _connected[bucket]
     yield made
+    assert_no_leftovers(made)
     made.delete([found.key for found in made.list("")])
+
+
+def assert_no_leftovers(store: Store) -> None:
+    """No upload in parts is open, and no job that ended has shards that were only staged."""
+    assert store.unfinished_uploads("") == ()
+    keys = {found.key for found in store.list("")}
+    for key in keys:
+        place, _, name = key.partition("/staged/")
+        job = place.replace("/_scratch/", "/")
+        assert not name or f"{job}/_SUCCESS" not in keys, f"{key} stayed after its job was done"

@@ -25,7 +25,7 @@ class Input:
     absent: str = ""
 
 
-NO_FILE_KINDS = "prompts come as .txt and .jsonl alone; parquet and CSV are refused by their name"
+NO_FILE_KINDS = "the API reads .txt and .jsonl; the client reads its user's own parquet, row by row"
 INPUTS = (
     Input("NaN in a number", ("NaN",)),
     Input("1e999 in a number", ("1e999", "1e999 in a column")),
@@ -71,7 +71,10 @@ INPUTS = (
     ),
     Input("a prompt file that is missing", ("file missing", "no file")),
     Input("a prompt file that cannot be read", ("file is a folder",)),
-    Input("a prompt file changed after submission", absent="prompts are copied when submitted"),
+    Input(
+        "a prompt file changed after submission",
+        tests=("tests/jobs/test_api_house.py::test_a_prompt_file_of_another_version_is_refused",),
+    ),
     Input("a parquet bomb", ("parquet",), absent=NO_FILE_KINDS),
     Input("parquet without prompts", absent=NO_FILE_KINDS),
     Input("parquet with a column of another type", absent=NO_FILE_KINDS),
@@ -90,8 +93,15 @@ INPUTS = (
     Input("pickled weights", tests=(f"{WEIGHTS}::test_a_pickle_is_refused_whatever_its_name",)),
     Input("a used key with another body", ("a key that another body had",)),
     Input("a key of 129 characters", ("key 'aaaaaaaaa'",)),
-    Input("no key to the API", absent="it has none yet: it listens on loopback, for its own names"),
-    Input("another tenant's job", ("another tenant's job: GET itself",)),
+    Input(
+        "no key to the API",
+        tests=("tests/jobs/test_tenants.py::test_no_route_opens_without_a_key",),
+    ),
+    Input(
+        "another tenant's job",
+        ("another tenant's job: GET itself",),
+        ("tests/jobs/test_tenants.py::test_no_tenant_reaches_anothers_job_on_any_route",),
+    ),
     Input("a webhook to the inside", absent="there are no webhooks"),
     Input(
         "limits of priority, weight and shards",

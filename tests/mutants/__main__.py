@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = (
     "test_shard_queue.py test_shard_queue_units.py test_shard_queue_replies.py "
     "test_shard_queue_order.py test_error_budget.py test_control.py test_restoring.py "
-    "test_quarantine.py test_events.py test_shard_queue_machine.py"
+    "test_queue_guards.py test_quarantine.py test_events.py test_shard_queue_machine.py"
 ).split()
 #: Runs at a time: each has a Redis of its own.
-AT_ONCE = 3
+AT_ONCE = 2
 PAGE = """# The guards of the queue
 
 Each line is a condition or a write of `jobs/queue_steps.lua` or `jobs/shard_queue.lua`, and a test

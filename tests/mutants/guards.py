@@ -97,7 +97,6 @@ GUARDS = (
         "answer = state",
     ),
     Guard("a renewal tells of a pause", "state == 'pause' and 'pause' or 'ok'", "'ok'"),
-    Guard("a renewal makes no lease", "'leases', 'XX', now", "'leases', now"),
     Guard(
         "progress never goes back",
         "progress ~= '' and tonumber(progress) > (tonumber(before) or -1)",
