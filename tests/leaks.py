@@ -7,6 +7,7 @@ its own, and so are the children of its processes.
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,16 +89,23 @@ def _command(process: psutil.Process) -> str:
 _lasting = Surroundings(set(), set(), set())
 
 
+@contextmanager
+def lasting() -> Iterator[None]:
+    """What is started inside belongs to a fixture of a wider scope, though a test asked for it."""
+    before = Surroundings()
+    try:
+        yield
+    finally:
+        _lasting.add(before)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
     """Note what belongs to a fixture that outlives its first test."""
     if fixturedef.scope == "function":
         return (yield)
-    before = Surroundings()
-    try:
+    with lasting():
         return (yield)
-    finally:
-        _lasting.add(before)
 
 
 @pytest.fixture(autouse=True)

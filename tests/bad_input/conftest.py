@@ -9,6 +9,7 @@ import pytest
 
 from tests.api_servers import RunningApi, serving
 from tests.bad_input.cases import GOOD, SEED_KEY
+from tests.leaks import lasting
 from tests.servers import keys_and_digests
 
 #: The address of an API whose settings differ in these.
@@ -45,7 +46,8 @@ def url_for(seeded: RunningApi, rclone_url: str) -> Iterator[UrlFor]:
                 if changed.get("s3_endpoint") == "rclone":
                     changed = changed | {"s3_endpoint": rclone_url}
                 settings = seeded.settings.model_copy(update=changed)
-                known[name] = running.enter_context(serving(settings))
+                with lasting():
+                    known[name] = running.enter_context(serving(settings))
             return known[name]
 
         yield url
