@@ -4,6 +4,7 @@ A fixture of a wider scope (a server for the whole session) may: what appears wh
 its own, and so are the children of its processes.
 """
 
+import os
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
@@ -21,6 +22,9 @@ from tests.servers import wait_until
 PREFIX = "fewstep"
 #: Threads that pools of servers and libraries keep for their next task.
 POOLED = ("asyncio_", "AnyIO worker thread", "ThreadPoolExecutor-", "QueueFeederThread", "tqdm")
+#: `FEWSTEP_TEST_LEAKS=1 make test` looks behind every test: servers that a test starts lazily for
+#: its whole module must be told apart from leaks by `lasting` first.
+CHECKED = os.environ.get("FEWSTEP_TEST_LEAKS") == "1"
 #: What ends by itself is given so long.
 GRACE_S = 20.0
 
@@ -110,8 +114,8 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    if request.node.get_closest_marker("chaos"):
-        # Its bench stands for all faults, and each is examined for what it left.
+    # A test of the chaos suite has its bench, which stands for all faults and examines each.
+    if not CHECKED or request.node.get_closest_marker("chaos"):
         yield
         return
     before = Surroundings()
