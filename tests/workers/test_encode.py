@@ -117,18 +117,26 @@ def no_turns() -> Iterator[None]:
 @pytest.mark.usefixtures("no_turns")
 @pytest.mark.parametrize(("form", "quality"), [("png", 95), ("jpeg", 95), ("webp", 95)])
 def test_encoding_leaves_other_threads_the_gil(form: str, quality: int) -> None:
-    """Another thread moves on while a picture is being encoded, not only afterwards."""
-    big = np.random.default_rng(3).integers(0, 256, (512, 512, 3), dtype=np.uint8)
-    begun, ended = threading.Event(), threading.Event()
+    """Another thread moves on while a picture is being encoded, not only afterwards.
 
-    def work() -> None:
-        begun.set()
-        encode(big, form, quality, settings("x"))  # type: ignore[arg-type]
-        ended.set()
+    On a busy machine it may get no turn in so short a time: once in many is enough, as a codec
+    that holds the lock never lets it.
+    """
+    big = np.random.default_rng(3).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    begun.wait()
-    moved_on = not ended.is_set()
-    thread.join()
-    assert moved_on
+    def moved_on() -> bool:
+        begun, ended = threading.Event(), threading.Event()
+
+        def work() -> None:
+            begun.set()
+            encode(big, form, quality, settings("x"))  # type: ignore[arg-type]
+            ended.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait()
+        found = not ended.is_set()
+        thread.join()
+        return found
+
+    assert any(moved_on() for _ in range(20))
