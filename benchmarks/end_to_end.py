@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from benchmarks.apart import Makers, apart
 from benchmarks.measure import Line, Side, alternate, faster
-from benchmarks.peers_diffusers import Putter, in_line, overlapped, plain_pipeline
+from benchmarks.peers_diffusers import Putter, Way, in_line, overlapped, plain_pipeline
 from benchmarks.stack import Renderer, Stack, running_stack
 from benchmarks.workload import Scale, bare_renderer, images, prompts, recipe, seconds
 from jobs.job import Image, JobRequest
 from jobs.recipe import Recipe, RecipeRequest
+from jobs.settings import Settings
 
 ROW = "end_to_end"
 
@@ -18,7 +20,9 @@ def run(scale: Scale) -> list[Line]:
     with running_stack() as stack:
         renderer = Renderer(stack, one)
         try:
-            figures = alternate(_sides(stack, renderer, one, scale), scale.rounds)
+            with apart(_peers(stack.settings, one, scale)) as sides:
+                sides["fewstep"] = fewstep_side(stack, renderer, scale.images)
+                figures = alternate(sides, scale.rounds)
         finally:
             renderer.close()
     ours = figures["fewstep"]
@@ -91,15 +95,18 @@ def bare_side(one: Recipe, count: int) -> Side:
     return _rate(render, count)
 
 
-def _sides(stack: Stack, renderer: Renderer, one: Recipe, scale: Scale) -> dict[str, Side]:
-    pipeline, put = plain_pipeline(), Putter(stack.settings)
+def peer_side(settings: Settings, one: Recipe, way: Way, batch: int, count: int) -> Side:
+    """Plain diffusers in one of the two ways, in images/s."""
+    return _rate(way(plain_pipeline(), one, Putter(settings), batch), count)
+
+
+def _peers(settings: Settings, one: Recipe, scale: Scale) -> Makers:
     batch = one.batch_images
     return {
-        "fewstep": fewstep_side(stack, renderer, scale.images),
-        "bare": bare_side(one, scale.images),
-        "loop": _rate(in_line(pipeline, one, put, 1), scale.loop_images),
-        "batched": _rate(in_line(pipeline, one, put, batch), scale.peer_images),
-        "threads": _rate(overlapped(pipeline, one, put, batch), scale.peer_images),
+        "bare": (bare_side, (one, scale.images)),
+        "loop": (peer_side, (settings, one, in_line, 1, scale.loop_images)),
+        "batched": (peer_side, (settings, one, in_line, batch, scale.peer_images)),
+        "threads": (peer_side, (settings, one, overlapped, batch, scale.peer_images)),
     }
 
 

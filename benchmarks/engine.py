@@ -1,5 +1,6 @@
 """One engine call beside `StableDiffusionPipeline.__call__`, same batch, same pictures."""
 
+import math
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.apart import Makers, apart
 from benchmarks.measure import Line, Side, alternate, quicker
 from benchmarks.peers_diffusers import pictures, plain_pipeline
 from benchmarks.workload import Scale, bare_renderer, images, prompts, recipe, seconds
@@ -24,16 +26,17 @@ MATRIX, WIDTH, PROBES = 1024, 256, 5
 def run(scale: Scale) -> list[Line]:
     """The lines of this row: eager, and compiled where the scale has time for it."""
     one = recipe()
-    plain, ours = plain_pipeline(), bare_renderer(one)
-    apart = _furthest(one, ours, plain)
-    sides = {"ours": _ours(one, ours), "theirs": _theirs(one, plain)}
+    makers: Makers = {"ours": (ours_side, (one, False)), "theirs": (theirs_side, (one, False))}
     if scale.compiled:
-        sides["ours_compiled"] = _ours(one, bare_renderer(one, compiled=True))
-        sides["theirs_compiled"] = _theirs(one, plain_pipeline(compiled=True))
-    figures = alternate(sides, scale.rounds)
+        makers["ours_compiled"] = (ours_side, (one, True))
+        makers["theirs_compiled"] = (theirs_side, (one, True))
+    with apart(makers) as sides:
+        figures = alternate(sides, scale.rounds)
+    ours = bare_renderer(one)
+    furthest = _furthest(one, ours, plain_pipeline())
     what = f"one engine call, {one.batch_images} images"
     against = "StableDiffusionPipeline.__call__"
-    same = f"pictures differ by {apart} of 255 at most; {_limit(one, ours, figures['ours'])}"
+    same = f"pictures differ by {furthest} of 255 at most; {_limit(one, ours, figures['ours'])}"
     lines = [quicker(ROW, what, against, figures["ours"], figures["theirs"], least=1.3, note=same)]
     if scale.compiled:
         compiled = figures["ours_compiled"]
@@ -51,11 +54,15 @@ def run(scale: Scale) -> list[Line]:
     return lines
 
 
-def _ours(one: Recipe, renderer: BatchRenderer) -> Side:
+def ours_side(one: Recipe, compiled: bool) -> Side:
+    """The engine's call, in milliseconds."""
+    renderer = bare_renderer(one, compiled=compiled)
     return _milliseconds(lambda number: renderer.render(one, _batch(one, number)).images)
 
 
-def _theirs(one: Recipe, pipeline: Any) -> Side:
+def theirs_side(one: Recipe, compiled: bool) -> Side:
+    """The pipeline's call, in milliseconds."""
+    pipeline = plain_pipeline(compiled=compiled)
     return _milliseconds(lambda number: pictures(pipeline, one, _batch(one, number)))
 
 
@@ -78,7 +85,8 @@ def _milliseconds(call: Callable[[int], object]) -> Side:
 def _limit(one: Recipe, renderer: BatchRenderer, milliseconds: list[float]) -> str:
     """How near ours is to what this thread can reach at all: the FLOP of a call, and the rates
     of a large matrix product and of a large convolution."""
-    with FlopCounterMode(display=False) as counter:
+    by_onednn = torch.ops.mkldnn._linear_pointwise
+    with FlopCounterMode(display=False, custom_mapping={by_onednn: _linear_flop}) as counter:
         renderer.render(one, _batch(one, 1))
     call = counter.get_total_flops()
     reached = call / (statistics.median(milliseconds) / 1e3) / 1e9
@@ -93,6 +101,11 @@ def _limit(one: Recipe, renderer: BatchRenderer, milliseconds: list[float]) -> s
         f"a call has {call / 1e9:.1f} GFLOP, ours reaches {reached:.0f} GFLOP/s, "
         f"a {MATRIX}x{MATRIX} product {product:.0f}, a 3x3 convolution of {WIDTH} {folded:.0f}"
     )
+
+
+def _linear_flop(values: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """FLOP of a linear layer by oneDNN: two for each weight and row. All it is given are shapes."""
+    return int(2 * math.prod(values[:-1]) * math.prod(weight))
 
 
 def _best_gflops(flop: int, call: Callable[[], object]) -> float:

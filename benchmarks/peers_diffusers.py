@@ -80,6 +80,10 @@ class Putter:
         )
 
 
+#: Of pipeline, recipe, store and batch, a call that renders and stores images.
+Way = Callable[[Any, Recipe, Putter, int], Callable[[list[Image]], None]]
+
+
 def in_line(
     pipeline: Any, recipe: Recipe, put: Putter, batch: int
 ) -> Callable[[list[Image]], None]:

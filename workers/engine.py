@@ -14,6 +14,8 @@ from workers.base_model import BaseFiles, find_base, load_base
 from workers.depot import Depot
 from workers.fused_cache import fused_key, load_fused, save_fused
 from workers.fusing import adapters_of, fuse
+from workers.heap import keep_freed_memory
+from workers.linear import use_onednn
 from workers.weights import verified
 
 _DTYPES = {
@@ -75,6 +77,7 @@ def pick_device(threads: int = 1) -> torch.device:
         torch.backends.cudnn.benchmark = False
         return torch.device("cuda")
     torch.set_num_threads(threads)
+    keep_freed_memory()
     return torch.device("cpu")
 
 
@@ -143,6 +146,8 @@ def _move(pipeline: Any, device: torch.device) -> None:
     pipeline.to(device=device)
     for part in ("unet", "vae"):
         getattr(pipeline, part).to(memory_format=torch.channels_last)
+        if device.type == "cpu":
+            use_onednn(getattr(pipeline, part))
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         net = getattr(pipeline, part, None)
         if net is not None:
