@@ -4,7 +4,9 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from redis import RedisError
 
@@ -16,7 +18,8 @@ from workers.work import Work, WorkSource
 
 log = logging.getLogger(__name__)
 
-#: Between two tries to read from a store that does not answer, while the lease is kept.
+T = TypeVar("T")
+#: Between two tries to reach a store that does not answer, while the lease is kept.
 STORE_AWAY_S = 5.0
 #: Units in one claim, however small they are.
 MOST_UNITS = 32
@@ -68,26 +71,37 @@ class Claims:
     def fetch(self, held: Held) -> Work | None:
         """The unit's rows; None where it was given back.
 
-        While the store is away the lease is kept, and nothing is counted. Raises BadConfiguration
-        where the store refuses us, or what Redis raises: the unit is given back before.
+        Raises BadConfiguration where the store refuses us, or what Redis raises: the unit is given
+        back before.
+        """
+        try:
+            return self.outlast(held, lambda: self.source.fetch(held))
+        except LeaseLost as error:
+            log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
+            self.release(held, str(error))
+            return None
+        except (FewstepError, RedisError) as error:
+            log.error("fetch_failed unit=%s error=%s", held.lease.unit, error)
+            self.release(held, f"its rows cannot be read: {error}")
+            raise
+
+    def outlast(self, held: Held, ask: Callable[[], T]) -> T:
+        """What `ask` says, asked again while the store is away.
+
+        The unit's lease is kept meanwhile, however long that is: an outage counts against no unit.
+        Raises LeaseLost where the lease is lost all the same, or the renderer is told to leave.
         """
         while True:
             try:
-                return self.source.fetch(held)
+                # A store that hangs is no device that hangs.
+                with self.keeper.uploading():
+                    return ask()
             except Unreachable as error:
-                log.warning("store_away unit=%s error=%s", held.lease.unit, error)
-                self.keeper.moved()
-                if self.draining.wait(STORE_AWAY_S) or not _ours(held):
-                    self.release(held, "drained")
-                    return None
-            except LeaseLost as error:
-                log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
-                self.release(held, str(error))
-                return None
-            except (FewstepError, RedisError) as error:
-                log.error("fetch_failed unit=%s error=%s", held.lease.unit, error)
-                self.release(held, f"its rows cannot be read: {error}")
-                raise
+                unit = held.lease.unit
+                log.warning("store_away unit=%s error=%s", unit, error)
+                if self.draining.wait(STORE_AWAY_S):
+                    raise LeaseLost("told to leave while the store is away", where=unit) from error
+                held.check(time.monotonic())
 
     def release(self, held: Held, reason: str) -> None:
         """Give a unit back: it is offered again at once."""
@@ -112,11 +126,3 @@ class Claims:
         except (FewstepError, RedisError) as error:
             # The lease runs out by itself.
             log.warning("give_up_failed unit=%s error=%s", lease.unit, error)
-
-
-def _ours(held: Held) -> bool:
-    try:
-        held.check(time.monotonic())
-    except LeaseLost:
-        return False
-    return True

@@ -3,12 +3,14 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from redis import RedisError
 
-from jobs.commit import LeaseArbiter, adopt_unit, commit_unit
-from jobs.errors import BadConfiguration, FewstepError, LeaseLost
+from jobs.commit import Committed, LeaseArbiter, adopt_unit, commit_unit
+from jobs.errors import BadConfiguration, FewstepError, LeaseLost, Unreachable
 from jobs.records import Maker
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
@@ -95,20 +97,32 @@ class Delivery:
             self.keeper.moved()
         encode_ms = (time.perf_counter() - started) * 1e3
         work.held.check(time.monotonic())
+        write = partial(
+            commit_unit,
+            self.store,
+            LeaseArbiter(self.queue, lease.job_id, lease.unit),
+            work.job,
+            work.layout,
+            work.unit,
+            lease.token,
+            lease.attempt - 1,
+            pictures,
+            self.maker,
+            shard.times.model_copy(update={"encode_ms": encode_ms}),
+        )
+        self._report(work, self._write(work, write).manifest.failed, shard.device_ms)
+
+    def _write(self, work: Work, write: Callable[[], Committed]) -> Committed:
+        """Commit; where the store is away, the pictures are kept until it is back."""
+        try:
+            with self.keeper.uploading():
+                return write()
+        except Unreachable as error:
+            log.warning("commit_waits unit=%s error=%s", work.held.lease.unit, error)
+        # A unit that fails again although the store answers is given back, and that counts.
+        self.claims.outlast(work.held, partial(self.store.head, work.layout.job))
         with self.keeper.uploading():
-            result = commit_unit(
-                self.store,
-                LeaseArbiter(self.queue, lease.job_id, lease.unit),
-                work.job,
-                work.layout,
-                work.unit,
-                lease.token,
-                lease.attempt - 1,
-                pictures,
-                self.maker,
-                shard.times.model_copy(update={"encode_ms": encode_ms}),
-            )
-        self._report(work, result.manifest.failed, shard.device_ms)
+            return write()
 
     def _report(self, work: Work, failed: int, device_ms: float) -> None:
         lease = work.held.lease

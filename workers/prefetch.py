@@ -102,7 +102,7 @@ class Prefetch:
         """Whether the unit was adopted, or is no longer ours."""
         held = work.held
         try:
-            return self._adopt(work)
+            return self._claims.outlast(held, lambda: self._adopt(work))
         except LeaseLost as error:
             log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
             self._claims.release(held, str(error))

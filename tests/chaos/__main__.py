@@ -49,7 +49,7 @@ def main() -> int:
     with ThreadPoolExecutor(chosen.jobs) as pool:
         list(pool.map(lambda share: _run(share, results), _shares(tasks, chosen.jobs)))
     entries = read(results)
-    if not chosen.only:
+    if chosen.resume or not chosen.only:
         chosen.out.write_text(table(FAULTS, entries))
         print(f"wrote {chosen.out}")
     return int(any(not entry.clean for entry in entries))
@@ -58,7 +58,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument(
-        "--only", default="", help="rows of the matrix: 1,4,27; no table is written"
+        "--only", default="", help="rows of the matrix: 1,4,27; a table is written with --resume"
     )
     parser.add_argument("--times", type=int, default=1, help="runs of each pair of servers")
     parser.add_argument("--all", action="store_true", help="every pair of servers")

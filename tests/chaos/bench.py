@@ -152,7 +152,7 @@ class Bench:
         site.heal()
         wrong = site.stop()
         result.verdict = examine(site, wanted, [site.the_job])
-        result.verdict.left_over += wrong
+        result.verdict.otherwise += wrong
         site.keep = not result.verdict.clean
         assert result.injected, "nothing was struck"
 

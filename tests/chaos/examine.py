@@ -28,13 +28,17 @@ class Verdict:
 
     lost: list[int] = field(default_factory=list)
     doubled: list[int] = field(default_factory=list)
+    #: Pictures, files and records that say something else than they should.
     wrong: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
+    #: Ends that were not demanded: the job's, or a process's.
+    otherwise: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was lost, doubled, wrong or left over."""
-        return not (self.lost or self.doubled or self.wrong or self.left_over)
+        """Whether nothing was lost, doubled, wrong or left over, and all ended as demanded."""
+        found = (self.lost, self.doubled, self.wrong, self.left_over, self.otherwise)
+        return not any(found)
 
 
 @dataclass
@@ -119,7 +123,7 @@ def _examine_job(site: Site, job: Job, undisturbed: Undisturbed, verdict: Verdic
     record, layout = site.record(job), site.layout(job)
     wanted = site.outcomes.get(job.id, site.outcome)
     if (record.state, record.outcome) != ("closed", wanted):
-        verdict.wrong.append(f"job {job.id} is {record.state} {record.outcome}")
+        verdict.otherwise.append(f"job {job.id} is {record.state} {record.outcome}")
     if record.outcome != "done":
         _examine_ended(site.store, layout, verdict)
         return
@@ -132,7 +136,7 @@ def _examine_job(site: Site, job: Job, undisturbed: Undisturbed, verdict: Verdic
         if digest != undisturbed[image]:
             verdict.wrong.append(f"image {image}: another picture")
     if len(found.failed) != site.given_up:
-        verdict.wrong.append(f"failed: {found.failed}")
+        verdict.otherwise.append(f"failed: {found.failed}")
     counted = (record.done_images, record.failed_images + record.dead_images)
     if counted != (len(found.pictures), len(found.failed)):
         verdict.wrong.append(f"the queue counted {counted}")

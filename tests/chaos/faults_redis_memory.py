@@ -75,8 +75,9 @@ def replica(site: Site) -> Iterator[RedisSeat]:
 
 def failover(site: Site) -> None:
     """The replica, which missed the last writes, is made the primary."""
-    begun(site)
+    site.pace_s *= 2  # a job that is not over before the replica is
     with replica(site) as seat:
+        begun(site)
         site.line("replication").redis.hold = True
         site.wait_for_progress(24)
         with site.recovery.outage(site.progress):
@@ -87,15 +88,16 @@ def failover(site: Site) -> None:
 
 def read_only(site: Site) -> None:
     """Clients meet a replica that takes no writes, until it is promoted."""
-    begun(site)
-    with replica(site) as seat, site.recovery.outage(site.progress):
-        for proxy in site.redis_proxies():
-            if proxy is not site.line("replication").redis:
-                proxy.target = seat.port
-                proxy.reset()
-        last(1.5)
-        site.redis.kill()
-        _promote(site, seat)
+    with replica(site) as seat:
+        begun(site)
+        with site.recovery.outage(site.progress):
+            for proxy in site.redis_proxies():
+                if proxy is not site.line("replication").redis:
+                    proxy.target = seat.port
+                    proxy.reset()
+            last(1.5)
+            site.redis.kill()
+            _promote(site, seat)
 
 
 def _promote(site: Site, seat: RedisSeat) -> None:

@@ -1,12 +1,9 @@
 """Faults of the way to Redis: replies lost, nothing passing at all."""
 
-import time
-
 from tests.chaos.bench import Fault
 from tests.chaos.one_site import Site
 from tests.chaos.proxy import DropReply
-from tests.chaos.striking import begun, last
-from tests.servers import wait_until
+from tests.chaos.striking import begun, cut_off_at, held, replies_reset, shut
 
 #: What the queue's ops are called in a request, as Redis' protocol writes them.
 OPS = rb"\r\n(claim|renew|win|done|fail)\r\n"
@@ -14,40 +11,18 @@ OPS = rb"\r\n(claim|renew|win|done|fail)\r\n"
 
 def replies_lost(site: Site) -> None:
     """Redis carries a request out and its reply never arrives, again and again."""
-    site.scheduler()
-    for name in ("a", "b"):
-        site.line(name).redis.drop = DropReply(OPS, times=10)
-        site.renderer(name)
-    site.submit()
-    site.wait_for_progress()
-    site.recovery.until_progress(site.progress, time.monotonic())
-    site.wait_for_end()
-    site.recovery.injected += sum(site.line(name).redis.hits for name in ("a", "b"))
+    replies_reset(site, lambda line: line.redis, lambda: DropReply(OPS, times=10))
 
 
 def black_hole(site: Site) -> None:
     """Nothing passes to or from Redis for two leases; what was sent arrives afterwards."""
     begun(site)
-    with site.recovery.outage(site.progress):
-        for proxy in site.redis_proxies():
-            proxy.hold = True
-        last(2 * site.lease_ms / 1e3)
-        site.heal()
+    shut(site, site.redis_proxies(), held, 2 * site.lease_ms / 1e3)
 
 
 def black_hole_before_done(site: Site) -> None:
-    """The shard lies in the store, and the word that it does is on its way for two leases."""
-    site.scheduler()
-    site.submit()
-    trap = site.trap("manifest_put", "stop")
-    child = site.renderer("a", trap)
-    wait_until(child.stopped, "the commit", 180)
-    struck, since = site.recovery.held_by("a"), time.monotonic()
-    site.line("a").redis.hold = True
-    child.resume()
-    site.renderer("b")
-    site.recovery.after_death(struck, since)
-    site.heal()
+    """The shard lies in the store, and the word that it does is on its way until b has the unit."""
+    cut_off_at(site, "manifest_put", lambda line: [line.redis])
 
 
 FAULTS = [

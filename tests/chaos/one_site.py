@@ -64,6 +64,8 @@ class Site:
     given_up: int = 0
     #: Of several jobs, how each is to end.
     outcomes: dict[str, str] = field(default_factory=dict)
+    #: What a batch takes at least, for whoever starts from now on.
+    pace_s: float = PACE_S
     #: Whether its folder is to stay, for somebody to look at.
     keep: bool = False
 
@@ -133,7 +135,7 @@ class Site:
             "FEWSTEP_LEASE_MS": str(self.lease_ms),
             "FEWSTEP_RENEW_MS": str(RENEW_MS),
             "FEWSTEP_CHAOS_READ_TIMEOUT_S": str(READ_TIMEOUT_S),
-            "FEWSTEP_CHAOS_PACE_S": str(PACE_S),
+            "FEWSTEP_CHAOS_PACE_S": str(self.pace_s),
             "TMPDIR": str(tmp),
         }
         log = str(self.folder / f"{name}.log")
@@ -210,9 +212,13 @@ class Site:
         stats = [key for key in keys if key.endswith("_stats.json")]
         return [Manifest.model_validate_json(self.store.get(key)) for key in stats]
 
+    def most_deaths(self) -> int:
+        """How many deaths were counted against the committed unit that has most of them."""
+        return max(one.attempt for one in self.manifests())
+
     def crashed(self) -> bool:
         """Whether a committed unit had been counted as one that a process died on."""
-        return any(one.attempt for one in self.manifests())
+        return self.most_deaths() > 0
 
     def layout(self, job: Job | None = None) -> JobLayout:
         """Where the job lies."""

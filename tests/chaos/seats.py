@@ -69,13 +69,13 @@ class RedisSeat:
         )
 
     def answers(self) -> bool:
-        """Whether it listens; an answer that it is loading is one."""
+        """Whether it listens, be it that it is loading and answers nobody yet."""
         assert self.process is not None
         assert self.process.poll() is None, f"redis-server ended with {self.process.returncode}"
         with self.client() as client:
             try:
                 return bool(client.ping())
-            except redis.BusyLoadingError:
+            except (redis.BusyLoadingError, redis.TimeoutError):
                 return True
             except redis.ConnectionError:
                 return False

@@ -126,7 +126,7 @@ def one_round(made: Bench, dice: Dice, say: Callable[[str], None]) -> bool:
             wait_until(lambda job=job: site.record(job).state == "closed", "a job's end", 300)
         wrong = site.stop()
         verdict = examine(site, pictures, jobs)
-        verdict.left_over += wrong
+        verdict.otherwise += wrong
         site.keep = not verdict.clean
         names = ", ".join(strike.__name__ for strike, _ in plan)
         ended = ", ".join(sorted(site.outcomes.values()))

@@ -18,6 +18,10 @@ from workers.shard_loop import IDLE_S
 POLL_S = IDLE_S[1] * 1.2
 
 
+#: What should be 0 everywhere.
+COUNTED = ("lost", "doubled", "wrong", "left_over", "otherwise")
+
+
 @dataclass
 class Entry:
     """One run as the results file keeps it."""
@@ -32,6 +36,8 @@ class Entry:
     doubled: int = 0
     wrong: int = 0
     left_over: int = 0
+    #: 1 where the run did not end as its fault demands; `error` says how.
+    otherwise: int = 0
     error: str = ""
     skipped: str = ""
     machine: str = ""
@@ -39,8 +45,9 @@ class Entry:
 
     @classmethod
     def of(cls, result: Result) -> "Entry":
-        """The entry of a run. One that did not end as it should counts as wrong."""
+        """The entry of a run."""
         verdict = result.verdict
+        said = result.error or "; ".join(verdict.otherwise)
         return cls(
             result.fault.row,
             result.fault.name,
@@ -50,9 +57,10 @@ class Entry:
             result.recoveries,
             len(verdict.lost),
             len(verdict.doubled),
-            len(verdict.wrong) + bool(result.error),
+            len(verdict.wrong),
             len(verdict.left_over),
-            result.error[-400:],
+            int(bool(said)),
+            said[-400:],
             machine=machine(),
             day=datetime.now(UTC).date().isoformat(),
         )
@@ -60,7 +68,7 @@ class Entry:
     @property
     def clean(self) -> bool:
         """Whether everything was as wanted."""
-        return not (self.lost or self.doubled or self.wrong or self.left_over)
+        return not any(getattr(self, name) for name in COUNTED)
 
 
 def machine() -> str:
@@ -102,16 +110,13 @@ def table(faults: Iterable[Fault], entries: Sequence[Entry]) -> str:
 
 _HEADER = [
     "| row | fault | injected by | servers | runs | injected | lost | doubled | wrong | left over "
-    "| recovery p50 | p99 |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "| otherwise | recovery p50 | p99 |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 ]
 
 
 def _head(ran: Sequence[Entry]) -> list[str]:
-    total = {
-        name: sum(getattr(one, name) for one in ran)
-        for name in ("injected", "lost", "doubled", "wrong", "left_over")
-    }
+    total = {name: sum(getattr(one, name) for one in ran) for name in ("injected", *COUNTED)}
     days = sorted({one.day for one in ran})
     bound = LEASE_MS / 1e3 + POLL_S
     return [
@@ -119,7 +124,8 @@ def _head(ran: Sequence[Entry]) -> list[str]:
         "",
         f"**{total['injected']} faults in {len(ran)} runs: {total['lost']} images lost, "
         f"{total['doubled']} doubled, {total['wrong']} wrong, {total['left_over']} things left "
-        "over.** Written by `make chaos`; do not edit.",
+        f"over; {total['otherwise']} runs ended otherwise than they should.** "
+        "Written by `make chaos`; do not edit.",
         "",
         f"Machine: {', '.join(sorted({one.machine for one in ran}))}; no GPU, the tiny model. "
         f"Run: {' to '.join(days[:: max(1, len(days) - 1)])}.",
@@ -129,10 +135,12 @@ def _head(ran: Sequence[Entry]) -> list[str]:
         "shell without Ray, except in the rows that say Ray. Each run renders 48 pictures in 6 "
         "shards. Afterwards every image must be in exactly one shard of the index, every tar, "
         "parquet file and manifest must agree by digest, every picture must have the bytes of an "
-        "undisturbed run, and no lease, key, staged object, temporary file or process may be left.",
+        "undisturbed run, and no lease, key, staged object, temporary file or process may be left. "
+        "`wrong` counts pictures, files and records that say something else; `otherwise` counts "
+        "runs that did not end as their fault demands.",
         "",
         "Recovery is the time from a death, or from the end of an outage, until every unit that "
-        "was struck is another's or done, in seconds. The lease is "
+        "was struck is another's or done, in seconds; 0.0 where work went on at once. The lease is "
         f"{LEASE_MS / 1e3:.0f} s here (60 s in production) and a renderer without work asks again "
         f"after {POLL_S:.1f} s at most: wanted is at most {bound:.1f} s.",
         "",
@@ -144,15 +152,12 @@ def _line(fault: Fault, entries: Sequence[Entry]) -> str:
     skipped = sorted({one.skipped for one in entries if one.skipped})
     if not ran:
         why = f"not run: {skipped[0]}" if skipped else "not run"
-        return f"| {fault.row} | {fault.name} | {fault.how} | {why} |" + " |" * 8
+        return f"| {fault.row} | {fault.name} | {fault.how} | {why} |" + " |" * 9
     seconds = [value for one in ran for value in one.recoveries]
     p50, p99 = (f"{quantile(seconds, q):.1f}" if seconds else "" for q in (0.5, 0.99))
     mark = " *" if fault.note else ""
     servers = ", ".join(sorted({f"{one.redis} {one.store}" for one in ran}))
-    counts = [
-        sum(getattr(one, name) for one in ran)
-        for name in ("injected", "lost", "doubled", "wrong", "left_over")
-    ]
+    counts = [sum(getattr(one, name) for one in ran) for name in ("injected", *COUNTED)]
     cells = [fault.row, fault.name, fault.how, servers, len(ran), *counts, p50 + mark, p99 + mark]
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
