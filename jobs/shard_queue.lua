@@ -165,10 +165,7 @@ function ops.state() -- job run|pause|cancel discard ('1': what is done too) -> 
   if discard == '1' and wanted == 'cancel' and open then call('HSET', job_key(j), 'discard', 1) end
   if f[1] == wanted or not live(f[1]) then return f[1] end
   if f[2] == '1' and wanted ~= 'cancel' then return f[1] end
-  if wanted == 'cancel' then
-    drop_work(j)
-    if tonumber(f[3]) == 0 then call('ZADD', P .. 'finishing', now, j) end
-  end
+  if wanted == 'cancel' and tonumber(f[3]) == 0 then call('ZADD', P .. 'finishing', now, j) end
   call('HSET', job_key(j), 'state', wanted)
   if wanted == 'run' then activate(j) else deactivate(j) end
   event('state', j, '', 'state', wanted)

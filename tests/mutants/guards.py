@@ -224,8 +224,8 @@ GUARDS = (
     ),
     Guard(
         "a cancel waits for its leases",
-        "if tonumber(f[3]) == 0 then call('ZADD', P .. 'finishing', now, j) end\n  end\n  call",
-        "call('ZADD', P .. 'finishing', now, j)\n  end\n  call",
+        "wanted == 'cancel' and tonumber(f[3]) == 0 then",
+        "wanted == 'cancel' then",
     ),
     Guard(
         "a job that ended stays so",
@@ -235,11 +235,6 @@ GUARDS = (
     _gone(
         "a job is not resumed while it is read back",
         "  if f[2] == '1' and wanted ~= 'cancel' then return f[1] end\n",
-    ),
-    Guard(
-        "a cancel drops its work",
-        "    drop_work(j)\n    if tonumber(f[3])",
-        "    if tonumber(f[3])",
     ),
     _gone("closing asks for the state", "  if not ready[outcome] then return 'not_ready' end\n"),
     _gone(
