@@ -55,6 +55,8 @@ def steer(
     # The queue keeps a wish to delete, whatever is asked after it.
     discard = wanted == "cancel" and (discard or (record is not None and record.discard))
     write_course(store, layout, queue_id, Course(state=wanted, discard=discard))
+    # Again: whoever reads the store back meanwhile may have told it what was written before.
+    queue.state(queue_id, wanted, discard=discard)
     return reached
 
 
@@ -64,6 +66,8 @@ def rank(queue: ShardQueue, store: Store, layout: JobLayout, queue_id: str, prio
         return False
     data = Rank(priority=priority).model_dump_json().encode()
     _put(store, layout.control(round_number(queue_id), "priority"), data)
+    # Again, for the same reason as in `steer`.
+    queue.set_priority(queue_id, priority)
     return True
 
 

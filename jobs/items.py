@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from jobs.dataset_index import cover
+from jobs.discard import shard_number
 from jobs.job import Job, image_of
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
@@ -73,8 +74,8 @@ def item_page(store: Store, layout: JobLayout, job: Job, *, first: int, limit: i
 
 def manifests_of(store: Store, layout: JobLayout, shards: range) -> list[Manifest]:
     """The manifests that make up these shards, in the order of their images; gaps are allowed."""
+    keys = list(_keys(store, layout, shards))
     with ThreadPoolExecutor(_READERS) as readers:
-        keys = [key for some in readers.map(partial(_keys, store, layout), shards) for key in some]
         found = [Manifest.model_validate_json(data) for data in readers.map(store.get, keys)]
     return cover(found)
 
@@ -98,15 +99,27 @@ def _made_later(store: Store, layout: JobLayout, job: Job, wanted: set[int]) -> 
         }
 
 
-def _keys(store: Store, layout: JobLayout, shard: int) -> list[str]:
-    """Keys of the manifests of a shard and of its parts."""
-    stem = f"{layout.shards}{shard:05d}"
-    return [
-        found.key
-        for found in store.list(stem)
-        # Not those of shard 170000, whose names begin like those of shard 17000.
-        if found.key.endswith("_stats.json") and found.key[len(stem)] in "-_"
-    ]
+def _keys(store: Store, layout: JobLayout, shards: range) -> Iterator[str]:
+    """Keys of the manifests of these shards and of their parts: one listing, not one a shard."""
+    for some in _of_one_width(shards):
+        first, last = (f"{layout.shards}{shard:05d}" for shard in (some[0], some[-1]))
+        # Names of one shard follow each other: "-" for its parts, then "." and "_".
+        for found in store.list(first if len(some) == 1 else layout.shards, after=first):
+            if found.key[: len(last)] > last:
+                break
+            number = shard_number(found.key.removeprefix(layout.shards))
+            if found.key.endswith("_stats.json") and number in some:
+                yield found.key
+
+
+def _of_one_width(shards: range) -> Iterator[range]:
+    """The shards in runs whose names are of one length: those sort as their numbers do."""
+    first = shards.start
+    while first < shards.stop:
+        width = max(5, len(str(first)))
+        stop = min(shards.stop, 10**width)
+        yield range(first, stop)
+        first = stop
 
 
 def _rows(store: Store, layout: JobLayout, manifest: Manifest) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Keys and quotas in the store: one small object each, so that they outlive Redis."""
 
+import logging
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -10,6 +11,8 @@ from jobs.layout import segment
 from jobs.recipe import Frozen
 from jobs.store import Store
 
+log = logging.getLogger(__name__)
+
 Record = TypeVar("Record", bound=Frozen)
 
 
@@ -19,19 +22,20 @@ class KeyStore:
     def __init__(self, store: Store, prefix: str) -> None:
         self._store = store
         self._keys, self._quotas = f"{prefix}/_keys/", f"{prefix}/_tenants/"
-        #: Name of an object -> its etag and what it holds, as last read.
-        self._seen: dict[str, tuple[str, Frozen]] = {}
+        #: Name of an object -> its etag and what it holds (None: nothing that reads), as last read.
+        self._seen: dict[str, tuple[str, Frozen | None]] = {}
 
     def add(self, key: ApiKey) -> None:
         """Write a key down; over an older state of the same key."""
         self._put(f"{self._keys}{key.id}.json", key)
 
-    def keys(self) -> dict[str, ApiKey]:
+    def keys(self, *, damaged: bool = False) -> dict[str, ApiKey]:
         """Every key by its id, revoked ones too. Reads only what has changed since the last time.
 
-        Raises BadConfiguration naming an object that is no key.
+        Raises BadConfiguration naming an object that is no key; with `damaged` it is logged, and
+        left out.
         """
-        return self._all(self._keys, ApiKey)
+        return self._all(self._keys, ApiKey, damaged)
 
     def revoke(self, key_id: str, now_ms: int) -> ApiKey:
         """Let a key open nothing any more; may be repeated. Raises NotFound."""
@@ -54,24 +58,37 @@ class KeyStore:
         except NotFound:
             return None
 
-    def quotas(self) -> dict[str, Quota]:
-        """Every quota that was set, by tenant; who has none gets the defaults of `Quota`."""
-        return self._all(self._quotas, Quota)
+    def quotas(self, *, damaged: bool = False) -> dict[str, Quota]:
+        """Every quota that was set, by tenant; who has none gets the defaults of `Quota`.
+
+        Raises BadConfiguration, or leaves out, as `keys` does.
+        """
+        return self._all(self._quotas, Quota, damaged)
 
     def _put(self, key: str, record: Frozen) -> None:
         data = record.model_dump_json(indent=1).encode()
         self._store.put(key, data, content_type="application/json")
 
-    def _all(self, folder: str, kind: type[Record]) -> dict[str, Record]:
+    def _all(self, folder: str, kind: type[Record], damaged: bool) -> dict[str, Record]:
         found: dict[str, Record] = {}
         for one in self._store.list(folder):
             name = one.key.removeprefix(folder).removesuffix(".json")
             etag, record = self._seen.get(one.key, ("", None))
-            if etag != one.etag or not isinstance(record, kind):
-                record = self._read(one.key, kind)
+            if etag != one.etag or not (isinstance(record, kind) or (damaged and record is None)):
+                record = self._read_or_skip(one.key, kind, damaged)
                 self._seen[one.key] = (one.etag, record)
-            found[name] = record
+            if isinstance(record, kind):
+                found[name] = record
         return found
+
+    def _read_or_skip(self, key: str, kind: type[Record], damaged: bool) -> Record | None:
+        try:
+            return self._read(key, kind)
+        except BadConfiguration as error:
+            if not damaged:
+                raise
+            log.error("left_out error=%s", error)
+            return None
 
     def _read(self, key: str, kind: type[Record]) -> Record:
         try:

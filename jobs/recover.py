@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from jobs.control import Course, read_course, read_rank
 from jobs.errors import BadConfiguration, DamagedJob, InvalidInput, NotFound
+from jobs.job import Job
 from jobs.key_store import KeyStore
 from jobs.keys import Quota
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
-from jobs.queue_values import DoneUnit
+from jobs.queue_values import DoneUnit, QueueJob
 from jobs.rounds import Accepted, order_of_accepted, read_accepted, rounds_of
 from jobs.shard_queue import ShardQueue
 from jobs.specs import job_folders
@@ -80,13 +81,33 @@ def _recover(
         return _cancelled(store, queue, layout, queue_id, course)
     if known is None or known.restoring:
         accepted = read_accepted(store, layout.prefix, layout.tenant, queue_id)
+        # Before the queue holds it: whatever does not read must not leave it held.
+        done = list(_done_units(store, accepted, layout))
         queue.submit(order_of_accepted(accepted, quota), restoring=True)
         later = read_rank(store, layout, queue_id)
         if later is not None:
             queue.set_priority(queue_id, later)
         then: Literal["run", "pause"] = "pause" if course.state == "pause" else "run"
-        queue.restore(queue_id, list(_done_units(store, accepted, layout)), then=then)
-    return known is None or known.restoring
+        queue.restore(queue_id, done, then=then)
+        return True
+    _remind(store, queue, layout, known, course)
+    return False
+
+
+def _remind(
+    store: Store, queue: ShardQueue, layout: JobLayout, known: QueueJob, course: Course
+) -> None:
+    """Tell a job that a queue which went back in time still knows what it was told since."""
+    queue_id, rank = known.job_id, read_rank(store, layout, known.job_id)
+    if rank is not None and rank != known.priority:
+        queue.set_priority(queue_id, rank)
+    while course.state in ("run", "pause") and known.state in ("run", "pause"):
+        if course.state != known.state:
+            queue.state(queue_id, "pause" if course.state == "pause" else "run")
+        # Somebody may have told it something else meanwhile.
+        last, course = course, read_course(store, layout, queue_id)
+        if course == last:
+            return
 
 
 def _cancelled(
@@ -112,19 +133,29 @@ def _done_units(store: Store, accepted: Accepted, layout: JobLayout) -> Iterator
     for found in store.list(layout.shards):
         if not found.key.endswith("_stats.json"):
             continue
-        manifest = _manifest(store, found.key)
+        manifest = _manifest(store, accepted.job, found.key)
+        if manifest is None:
+            continue
         if again is None and manifest.shard < own:
             yield DoneUnit(manifest.unit, manifest.failed)
         elif again is not None and again.holds(manifest):
             yield DoneUnit(again.queue_unit(manifest), manifest.failed)
 
 
-def _manifest(store: Store, key: str) -> Manifest:
+def _manifest(store: Store, job: Job, key: str) -> Manifest | None:
+    """A manifest of the job; None where it is none, and was removed.
+
+    It follows from its tar: whoever claims the unit adopts that and writes the manifest anew.
+    """
     try:
-        return Manifest.model_validate_json(store.get(key))
+        found = Manifest.model_validate_json(store.get(key))
     except ValidationError as error:
-        raise DamagedJob(
-            f"the file does not read as a manifest: {error.errors()[0]['msg']}",
-            where=key,
-            remedy="it was changed by hand: delete it, and its shard is done again",
-        ) from error
+        fault = error.errors()[0]["msg"]
+    else:
+        own = found.stop <= job.images or found.shard >= job.shards
+        if found.job == job.id and own and 0 <= found.first < found.stop:
+            return found
+        fault = "it is of another job"
+    log.error("manifest_removed key=%s error=%s", key, fault)
+    store.delete([key])
+    return None

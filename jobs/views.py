@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
-from jobs.errors import NotFound
+from jobs.errors import DamagedJob, NotFound
 from jobs.job import Job, JobView
 from jobs.layout import JobLayout, layout_of
 from jobs.queue_values import QueueJob
@@ -83,8 +83,8 @@ class JobViews:
     def _with_files(self, records: Sequence[QueueJob]) -> list[tuple[Job, QueueJob]]:
         found = []
         for record in records:
-            # A job whose folder somebody deleted must not hide the others.
-            with suppress(NotFound):
+            # A job whose folder somebody deleted or damaged must not hide the others.
+            with suppress(NotFound, DamagedJob):
                 found.append((self.accepted(record.job_id), record))
         return found
 

@@ -115,6 +115,9 @@ def compiler(mode: Literal["warm", "max"], device: torch.device, threads: int = 
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
+    if dynamo.disable or os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+        # torch.compile would hand the net back as it is, and the rows would say that it compiled.
+        return _switched_off
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = SHAPES_MAX
     inductor.compile_threads = threads
     if mode == "warm":
@@ -143,6 +146,10 @@ def keep_artefacts(depot: Depot, device: str) -> None:
         return
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(entry)
     os.environ["TRITON_CACHE_DIR"] = str(entry / "triton")
+
+
+def _switched_off(net: Any) -> Any:
+    raise RuntimeError("torch.compile is switched off: TORCH_COMPILE_DISABLE=1 is set")
 
 
 def _keeping(net: Any) -> Callable[..., tuple[torch.Tensor]]:

@@ -55,8 +55,12 @@ def exhausted(error: Exception) -> NoCapacity | None:
 
 def no_room() -> str:
     """What is wrong with this node's room for temporary files; "" where there is enough."""
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
+    folder = "the folder for temporary files"
+    try:
+        folder = tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return f"{folder} cannot be used: {error.strerror or error}"
     if free >= ROOM_BYTES:
         return ""
     return f"{folder} has {free >> 20} MiB left for temporary files, {ROOM_BYTES >> 20} are needed"

@@ -74,7 +74,7 @@ def load_fused(
     depot.reuse(entry)
     try:
         about = json.loads((entry / _ABOUT).read_text("utf-8"))
-        _check(entry, about, depot)
+        _check(entry, about, recipe.family)
         nets = {
             part: _read(entry / part, facts["class"], device)
             for part, facts in about["parts"].items()
@@ -112,9 +112,10 @@ def save_fused(pipeline: Any, key: str, depot: Depot) -> None:
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _check(entry: Path, about: dict[str, Any], depot: Depot) -> None:
+def _check(entry: Path, about: dict[str, Any], family: str) -> None:
     """Raise ValueError where a file's content is not what was written."""
-    if absent := sorted(set(_PARTS[:3]) - about["parts"].keys()):
+    needed = set(_PARTS[:3] if family == "sd" else _PARTS)
+    if absent := sorted(needed - about["parts"].keys()):
         raise ValueError(f"its note does not name {', '.join(absent)}")
     files = [entry / part / "weights.safetensors" for part in about["parts"]]
     # Without the notes of digests: a bit that rotted leaves size and time as they were.

@@ -36,7 +36,7 @@ class BatchShapes:
         return recipe.model_copy(update={"batch_images": images})
 
     def halve(self, recipe: Recipe) -> Recipe:
-        """Half the shape that `recipe` has, from now on; raises DeviceLost where it is 1."""
+        """Half the shape that `recipe` has, or less where less is known. Raises DeviceLost at 1."""
         if recipe.batch_images == 1:
             raise DeviceLost(
                 f"one image of {recipe.width}x{recipe.height} does not fit",
@@ -44,6 +44,9 @@ class BatchShapes:
                 remedy="use a larger GPU, or a smaller size",
             )
         key, images = self._key(recipe), recipe.batch_images // 2
+        # Another process of this node, or a larger recipe here, may have found a smaller one.
+        known = [one for one in (self._known.get(key), self._read(key)) if one is not None]
+        images = min([images, *known])
         log.warning("batch_halved device=%s images=%s", self._device, images)
         self._known[key] = images
         self._write(key, images)

@@ -21,8 +21,8 @@ ASK_S = 1.0
 class KeyRing:
     """Every key and quota, read anew when they are `FRESH_S` old.
 
-    While the store does not answer, or holds an object that is no key, what was read before goes
-    on to hold: one request at a time waits for another try, the rest do not.
+    While the store does not answer, what was read before goes on to hold: one request at a time
+    waits for another try, the rest do not. An object that is no key opens nothing, and is logged.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class KeyRing:
         begin = self._clock()
         try:
             self._store = self._store or self._connect()
-            self._keys, self._quotas = self._store.keys(), self._store.quotas()
+            # One object that is no key must not keep a revoked one open.
+            keys, quotas = self._store.keys(damaged=True), self._store.quotas(damaged=True)
+            self._keys, self._quotas = keys, quotas
         except (Unreachable, BadConfiguration) as error:
             # After the wait, which may be longer than the time until the next try.
             self._tried_at, self._fault = self._clock(), error

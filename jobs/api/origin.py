@@ -31,7 +31,7 @@ class OriginGuard:
             await _refusal("Host", "the API does not go by this name", "see FEWSTEP_API_URL")(
                 scope, receive, send
             )
-        elif origin is not None and urlsplit(origin).netloc != host:
+        elif origin is not None and _netloc(origin) != host:
             remedy = "call it from a program, or from a page of its own"
             await _refusal("Origin", "another site's page may not use this API", remedy)(
                 scope, receive, send
@@ -43,6 +43,13 @@ class OriginGuard:
 def _name(url: str) -> str | None:
     try:
         return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _netloc(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
     except ValueError:
         return None
 

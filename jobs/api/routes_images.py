@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import time
 import uuid
 from contextlib import suppress
@@ -14,15 +15,20 @@ from jobs.api.openai_form import cancelled, responses
 from jobs.api.openapi import body_of, read_body
 from jobs.api.services import Services, UsesServices
 from jobs.api.sse import EventFan
-from jobs.errors import NoCapacity, RenderFailed
+from jobs.errors import Conflict, NoCapacity, RenderFailed
 from jobs.facade.outputs import failure_of, pictures_of
 from jobs.facade.reading import job_request, row_of
 from jobs.facade.values import ImageBody, Picture, Pictures
 from jobs.items import item_page
+from jobs.job import JobRequest
+from jobs.rows import Row
+from jobs.states import JobState
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 PRIORITY = 9
+#: Jobs of one key, each after the one before was cancelled.
+TRIES = 20
 #: Without news the job is looked at so often.
 LOOK_S = 1.0
 
@@ -49,7 +55,7 @@ async def make_images(
     body = await read_body(request, ImageBody)
     wanted = job_request(body, services.catalog, priority=PRIORITY)
     key = idempotency_key if idempotency_key is not None else f"images-{uuid.uuid4().hex}"
-    job_id = (await run_in_threadpool(services.submit, wanted, [row_of(body)], key)).id
+    job_id = await run_in_threadpool(_submitted, services, wanted, row_of(body), key)
     try:
         await _made(request, services, job_id)
     except BaseException:
@@ -59,6 +65,26 @@ async def make_images(
         raise
     base = str(request.base_url).rstrip("/")
     return await run_in_threadpool(_answer, services, job_id, body, base)
+
+
+def _submitted(services: Services, wanted: JobRequest, row: Row, key: str) -> str:
+    """The job of this key; where it was cancelled (nobody waited for it any more), the next one.
+
+    Raises Conflict where that has happened `TRIES` times.
+    """
+    # Not by counting: whoever asks twice at once must get the same job.
+    names = [key, *(f"images-{_digest(key)}-{number}" for number in range(1, TRIES))]
+    for name in names:
+        job_id = services.submit(wanted, [row], name).id
+        if services.views.view(job_id).state not in (JobState.CANCELLING, JobState.CANCELLED):
+            return job_id
+    raise Conflict(
+        f"{TRIES} jobs of this key were cancelled", where="Idempotency-Key", remedy="take a new key"
+    )
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 async def _made(request: Request, services: Services, job_id: str) -> None:

@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from jobs.catalog import Catalog
-from jobs.errors import Conflict, NoCapacity, NotFound, QuotaExceeded
+from jobs.errors import Conflict, DamagedJob, FewstepError, NoCapacity, NotFound, QuotaExceeded
 from jobs.facade.outputs import Address, write_outputs
 from jobs.facade.reading import Group, Read, read_batch
 from jobs.facade.shelf import Shelf, new_id
@@ -74,7 +74,7 @@ class Batches:
             jobs = [self.views.view(job.id) for job in record.jobs]
             if all(job.state in TERMINAL for job in jobs):
                 return self._end(record, jobs).view
-        except NotFound as error:
+        except (NotFound, DamagedJob) as error:
             return self._gone(record, error).view
         return view.model_copy(update={"request_counts": _counts(record, jobs)})
 
@@ -139,8 +139,8 @@ class Batches:
         errors = BatchFaults(data=tuple(faults))
         return self._keep(record, "failed", failed_at=int(time.time()), errors=errors)
 
-    def _gone(self, record: BatchRecord, error: NotFound) -> BatchRecord:
-        """Somebody deleted what the batch is made of: it cannot go on."""
+    def _gone(self, record: BatchRecord, error: FewstepError) -> BatchRecord:
+        """Somebody deleted or damaged what the batch is made of: it cannot go on."""
         return self._fail(record, [BatchFault(code="gone", message=str(error))])
 
     def _moved_on(self, record: BatchRecord) -> BatchRecord | None:

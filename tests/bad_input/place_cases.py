@@ -83,6 +83,13 @@ NAMES = [
         "Origin",
         send={"json": {"prompts": GOOD}, "headers": {"Origin": "https://evil.example"}},
     ),
+    Case(
+        "an origin that is none",
+        403,
+        "forbidden",
+        "Origin",
+        send={"json": {"prompts": GOOD}, "headers": {"Origin": "http://[x"}},
+    ),
 ]
 
 SERVERS = [

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import redis
 
+from jobs.commit import adopt_unit
 from jobs.control import Course, rank, read_course, steer
 from jobs.discard import orphans
 from jobs.errors import Conflict, NoCapacity
@@ -213,16 +214,43 @@ def test_a_damaged_file_keeps_no_other_job_out(
     shop: Workshop, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = sorted((shop.submit(ROWS, shard_images=2) for _ in range(2)), key=job_id)
-    shop.render(first, units=1)
-    manifest = f"{shop.layout(first).shards}00000_stats.json"
-    shop.store.put(manifest, b"{}")
+    shop.store.put(shop.layout(first).job, b"{}")
     shop.store.put(f"{PREFIX}/_tenants/{TENANT}.json", b"{}}")
     client.flushall()
 
     assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == [second.id]
 
-    assert manifest in caplog.text
+    assert shop.layout(first).job in caplog.text
     assert f"quota_not_read tenant={TENANT}" in caplog.text
+    assert shop.queue.job(first.id) is None
+
+
+@pytest.mark.parametrize("damage", [b"{}", None])
+def test_a_damaged_manifest_is_made_again_from_its_tar(
+    shop: Workshop, client: redis.Redis, damage: bytes | None
+) -> None:
+    job, other = (shop.submit(ROWS, shard_images=2) for _ in range(2))
+    shop.render(job, units=1)
+    layout = shop.layout(job)
+    manifest, tar = (f"{layout.shards}00000{end}" for end in ("_stats.json", ".tar"))
+    before, whole = shop.store.get(tar), shop.store.get(manifest)
+    shop.store.put(manifest, damage or whole.replace(job.id.encode(), other.id.encode()))
+    client.flushall()
+
+    assert job.id in set(recover_jobs(shop.store, shop.queue, PREFIX))
+
+    record = shop.record(job.id)
+    assert (record.restoring, record.state, record.done_images) == (False, "run", 0)
+    steer(shop.queue, shop.store, shop.layout(other), other.id, "pause")
+    [lease] = shop.claim(job)
+    _, layout, unit, _ = shop.unit_of(lease)
+    adopted = adopt_unit(shop.store, shop.queue, job, layout, unit, lease.token, 0)
+    assert adopted is not None
+    assert shop.say_done(lease, adopted.manifest.failed) == "ok"
+    shop.render(job)
+    shop.finish()
+    assert shop.record(job.id).outcome == "done"
+    assert shop.store.get(tar) == before
 
 
 def test_a_queue_that_went_back_in_time_is_told_of_a_cancel_again(shop: Workshop) -> None:
@@ -236,6 +264,52 @@ def test_a_queue_that_went_back_in_time_is_told_of_a_cancel_again(shop: Workshop
     assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == []
 
     assert shop.record(job.id).state == "cancel"
+
+
+def test_a_queue_that_went_back_in_time_is_told_of_pause_and_priority_again(
+    shop: Workshop, client: redis.Redis
+) -> None:
+    paused, resumed, ranked, left = (shop.submit(ROWS) for _ in range(4))
+    for job, wanted in ((paused, "pause"), (resumed, "pause"), (resumed, "run")):
+        steer(shop.queue, shop.store, shop.layout(job), job.id, wanted)  # type: ignore[arg-type]
+    assert rank(shop.queue, shop.store, shop.layout(ranked), ranked.id, 9)
+    # As they were before they were told.
+    shop.queue.state(paused.id, "run")
+    shop.queue.state(resumed.id, "pause")
+    shop.queue.set_priority(ranked.id, 4)
+
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == []
+
+    assert shop.record(paused.id).state == "pause"
+    assert shop.record(resumed.id).state == "run"
+    assert shop.record(ranked.id).priority == 9
+    assert (shop.record(left.id).state, shop.record(left.id).priority) == ("run", 4)
+
+
+def test_what_a_job_is_told_while_the_store_is_read_back_holds(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovery has read the old word, and tells it between the two halves of the new one."""
+    job = shop.submit(ROWS)
+    layout = shop.layout(job)
+    steer(shop.queue, shop.store, layout, job.id, "pause")
+    steer(shop.queue, shop.store, layout, job.id, "run")
+    shop.queue.state(job.id, "pause")
+    told: list[str] = []
+    state = shop.queue.state
+
+    def interrupted(job_id: str, wanted: Any, **more: Any) -> str:
+        answer = state(job_id, wanted, **more)
+        if not told:
+            told.append(wanted)
+            steer(shop.queue, shop.store, layout, job_id, "pause")
+        return answer
+
+    monkeypatch.setattr(shop.queue, "state", interrupted)
+    list(recover_jobs(shop.store, shop.queue, PREFIX))
+
+    assert told == ["run"]
+    assert shop.record(job.id).state == "pause"
 
 
 def test_what_was_refused_for_lack_of_room_does_not_come_in_by_restoring(

@@ -1,16 +1,18 @@
 """Images that a retry made: shown as the retry left them, with its pictures."""
 
 import hashlib
+from collections.abc import Iterator
 
 import pytest
 import redis
 
-from jobs.items import item_page
+from jobs.items import _keys, item_page
+from jobs.layout import JobLayout
 from jobs.pictures import Pictures
 from jobs.retry import retry_failed
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
-from jobs.store import Store
+from jobs.store import ObjectInfo, Store
 from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
 
@@ -18,6 +20,35 @@ from tests.rendered_jobs import PREFIX, TENANT, Workshop
 def shop(client: redis.Redis, store: Store) -> Workshop:
     """A queue and a store."""
     return Workshop(ShardQueue(client), store)
+
+
+@pytest.mark.parametrize("first", [0, 16_998, 99_998, 99_999, 169_999])
+def test_manifests_of_many_shards_cost_one_listing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """Names sort as numbers among those of one length: 17000, 170000, 17001."""
+    layout = JobLayout(prefix=PREFIX, tenant=TENANT, job_id="a" * 26)
+    shards = [0, 1, 2, 16_998, 16_999, 17_000, 17_001, 99_998, 99_999, 100_000, 100_001]
+    shards += [169_999, 170_000, 170_001, 170_009]
+    names = [f"{shard:05d}{end}" for shard in shards for end in ("_stats.json", ".tar")]
+    for name in [*names, "17000-170000-170009_stats.json"]:
+        store.put(layout.shards + name, b"")
+    listed: list[str] = []
+    whole = store.list
+
+    def counted(prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        listed.append(prefix)
+        return whole(prefix, after=after)
+
+    monkeypatch.setattr(store, "list", counted)
+    found = [
+        key.removeprefix(layout.shards) for key in _keys(store, layout, range(first, first + 4))
+    ]
+
+    wanted = [f"{shard:05d}_stats.json" for shard in shards if first <= shard < first + 4]
+    parts = ["17000-170000-170009_stats.json"] if first == 16_998 else []
+    assert sorted(found) == sorted(wanted + parts)
+    assert len(listed) == (2 if first in (99_998, 99_999) else 1)
 
 
 def test_a_retried_image_is_shown_as_it_came_out(shop: Workshop) -> None:

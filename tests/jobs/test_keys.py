@@ -148,10 +148,10 @@ def test_a_ring_outlives_a_store_that_is_away(store: Store) -> None:
     now, away = [0.0], [True]
 
     class Away(KeyStore):
-        def keys(self) -> dict[str, ApiKey]:
+        def keys(self, *, damaged: bool = False) -> dict[str, ApiKey]:
             if away[0]:
                 raise Unreachable("no answer")
-            return super().keys()
+            return super().keys(damaged=damaged)
 
     ring = KeyRing(lambda: Away(store, "datasets"), clock=lambda: now[0])
     key, _ = made()
@@ -172,10 +172,10 @@ class Counting(KeyStore):
         self.asked = 0
         self.before: Callable[[], object] = lambda: None
 
-    def keys(self) -> dict[str, ApiKey]:
+    def keys(self, *, damaged: bool = False) -> dict[str, ApiKey]:
         self.asked += 1
         self.before()
-        return super().keys()
+        return super().keys(damaged=damaged)
 
 
 def away() -> None:
@@ -229,7 +229,9 @@ def test_nobody_waits_behind_who_asks_a_store_that_is_away(store: Store) -> None
         assert first.result() == key
 
 
-def test_one_bad_object_locks_nobody_out(store: Store) -> None:
+def test_one_bad_object_locks_nobody_out_and_keeps_no_revoked_key_open(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     now, keys = [0.0], KeyStore(store, "datasets")
     key, _ = made()
     keys.add(key)
@@ -237,10 +239,20 @@ def test_one_bad_object_locks_nobody_out(store: Store) -> None:
     assert ring.key(key.id) == key
 
     store.put("datasets/_keys/aaaaaaaaaaaa.json", b'{"id": "aaaaaaaaaaaa"}')
+    store.put("datasets/_tenants/ann.json", b"{}}")
     now[0] = 5.0
     assert ring.key(key.id) == key
+    assert KeyRing(lambda: keys).key(key.id) == key
+    KeyStore(store, "datasets").add(key.model_copy(update={"revoked_ms": NOW}))
+    now[0] = 10.0
+    found = ring.key(key.id)
+    assert found is not None
+    assert found.revoked_ms == NOW
+    assert (ring.key("aaaaaaaaaaaa"), ring.quota("ann")) == (None, Quota())
+    said = [line.getMessage() for line in caplog.records if line.name == "jobs.key_store"]
+    assert len([line for line in said if "_keys/aaaaaaaaaaaa.json" in line]) == 1
     with pytest.raises(BadConfiguration, match=r"_keys/aaaaaaaaaaaa\.json"):
-        KeyRing(lambda: keys).key(key.id)
+        keys.keys()
 
 
 def test_the_api_says_that_it_lives_while_every_thread_waits() -> None:

@@ -164,6 +164,23 @@ def test_nobody_renders_and_no_job_stays(api: RunningApi) -> None:
     assert [job.state for job in api.queue.open_jobs()] == ["cancel"]
 
 
+def test_the_same_key_after_a_503_is_tried_again(api: RunningApi) -> None:
+    settings = api.settings.model_copy(update={"images_wait_s": 0.2})
+    mine: dict[str, Any] = {"extra_headers": {"Idempotency-Key": "mine"}}
+    with serving(settings) as url, connect(url) as client:
+        for _ in range(2):
+            with pytest.raises(openai.APIStatusError) as caught:
+                client.images.generate(model="tiny", prompt="a", **mine)
+            assert caught.value.status_code == 503
+    with rendering(api), connect(api.url) as client:
+        first, second = (client.images.generate(model="tiny", prompt="a", **mine) for _ in "ab")
+        with pytest.raises(openai.ConflictError):
+            client.images.generate(model="tiny", prompt="b", **mine)
+    assert first.model_dump()["data"][0]["sha256"] == second.model_dump()["data"][0]["sha256"]
+    with httpx.Client(base_url=api.url, trust_env=False) as http:
+        assert len(http.get("/v1/jobs").json()["jobs"]) == 3
+
+
 # ---- batches ----
 
 
@@ -250,6 +267,20 @@ def test_a_batch_is_cancelled(api: RunningApi) -> None:
     assert (batch.status, batch.output_file_id) == ("cancelled", None)
     assert batch.request_counts.failed == 2
     assert {line["error"]["code"] for line in left.values()} == {"batch_cancelled"}
+
+
+def test_a_damaged_job_hides_no_other_batch(api: RunningApi) -> None:
+    with connect(api.url) as client:
+        good = start(client, request("one", prompt="another"))
+        bad = start(client, request("one"))
+        shelf = Shelf(api.store, api.settings.s3_prefix, "default")
+        (job,) = shelf.batch(bad.id).jobs
+        key = next(one.key for one in api.store.list("") if one.key.endswith(f"{job.id}/job.json"))
+        api.store.put(key, b"{}")
+        found = {one.id: one for one in client.batches.list().data}
+        assert httpx.get(f"{api.url}/v1/jobs", trust_env=False).status_code == 200
+    assert (found[good.id].status, found[bad.id].status) == ("in_progress", "failed")
+    assert key in found[bad.id].errors.data[0].message
 
 
 def test_a_batch_whose_maker_died_is_submitted_by_who_looks(api: RunningApi) -> None:

@@ -89,6 +89,8 @@ def _start(guard: Guard, output: Path) -> int:
     # Plugins were imported with what is slow to import, and need no rewriting.
     quiet = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
     quiet += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    # A test that fails half-way may leave a connection open.
+    quiet += ["-W", "ignore::pytest.PytestUnraisableExceptionWarning"]
     files = [str(folder / name) for name in TESTS if (folder / name).exists()]
     code = 3
     try:

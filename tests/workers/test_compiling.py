@@ -135,6 +135,18 @@ def test_rows_say_what_made_them(
     assert [one.error for one in found] == ["", ""]
 
 
+def test_a_compiler_that_is_switched_off_is_not_said_to_have_compiled(
+    engine: Engine,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("torch._dynamo.config.disable", True)
+    with caplog.at_level(logging.WARNING, "workers.compiling"):
+        assert compiled_renderer(engine, compiler("warm", engine.device), recipe) is None
+    assert "TORCH_COMPILE_DISABLE=1" in caplog.text
+
+
 def test_a_later_shape_that_cannot_be_compiled_fails_its_images_and_is_tried_once(
     engine: Engine, recipe: Recipe
 ) -> None:

@@ -211,3 +211,10 @@ def test_an_entry_removed_while_it_is_read(
     assert marks[0] > 1000
     assert not entry.exists()
     assert made == [recipe]
+
+
+def test_a_note_without_the_second_text_encoder_is_damage(tmp_path: Path) -> None:
+    """An SDXL pipeline would take its base's own one, without what was fused into it."""
+    about = {"parts": dict.fromkeys(PARTS)}
+    with pytest.raises(ValueError, match="does not name text_encoder_2"):
+        fused_cache._check(tmp_path, about, "sdxl")

@@ -13,7 +13,7 @@ from jobs.catalog import Catalog
 from jobs.job import Image
 from jobs.recipe import Recipe, RecipeRequest
 from tests.workers.test_render import images
-from workers.device_faults import DeviceLost
+from workers.device_faults import DeviceLost, no_room
 from workers.engine import Engine, load_engine
 from workers.mending import MendingRenderer, remedies
 from workers.render import BatchRenderer
@@ -288,3 +288,11 @@ def _place_of(image: Image, current: list[Image]) -> int:
 
 def _bytes(found: list[Rendered]) -> list[bytes]:
     return [one.pixels.tobytes() for one in found if one.pixels is not None]
+
+
+def test_a_folder_for_temporary_files_that_is_gone_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renderer says so and claims nothing; it does not end."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    assert no_room() == f"{tmp_path / 'gone'} cannot be used: No such file or directory"
