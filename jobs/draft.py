@@ -141,7 +141,7 @@ def order_of(job: Job, quota: Quota | None = None) -> SubmitRequest:
 
 
 def device_seconds(recipe: Recipe) -> float:
-    """A rough guess of an image's device time: fairness needs only its ratios to be right."""
+    """A rough guess of an image's device time, for recipes of which nothing was measured."""
     megapixels = recipe.width * recipe.height / 1e6
     # Decoding costs about as much as two UNet calls of the same size.
     return 0.05 * megapixels * (recipe.unet_calls + 2)

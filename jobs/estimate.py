@@ -10,6 +10,8 @@ from jobs.shard_queue import ShardQueue
 from jobs.timing import Timing
 
 _HOUR_S = 3_600
+#: Device-seconds an image that the queue takes for possible.
+MAX_COST = 1e6
 
 
 def estimate_of(
@@ -33,6 +35,17 @@ def estimate_of(
         if device_s is None or price_of_hour is None
         else round(device_s / _HOUR_S * price_of_hour, 6),
     )
+
+
+def measured_cost(queue: ShardQueue, recipe: Recipe) -> float | None:
+    """Device-seconds an image of the recipe, as finished jobs measured it on whatever devices.
+
+    None where none did. Raises Unreachable.
+    """
+    known = queue.speeds(recipe.batch_key)
+    images = sum(one.images for one in known)
+    cost = sum(one.device_seconds for one in known) / images if images else 0.0
+    return min(cost, MAX_COST) if cost > 0 else None
 
 
 def note_timing(queue: ShardQueue, recipe: Recipe, timing: Timing) -> None:

@@ -70,7 +70,7 @@ class SubmitRequest:
     priority: int = 4
     #: Process deaths on one shard before it is split, and on a single image before it is dead.
     max_attempts: int = 3
-    #: Estimated device-seconds per image: what a claim charges its tenant.
+    #: Estimated device-seconds per image: what a claim charges its tenant until it is done.
     unit_cost: float = 1.0
     #: Images in one GPU batch: how many are suspect when a process dies at an index.
     batch_images: int = 8
@@ -185,6 +185,15 @@ class QueueJob:
     round: int = 0
     #: Of a cancelled job: what is done of it is to be deleted.
     discard: bool = False
+    #: Images of which the device's time is in `device_ms`: not those that were adopted or restored.
+    timed_images: int = 0
+
+    @property
+    def image_cost(self) -> float:
+        """Device-seconds an image: measured where any were, else as estimated at submission."""
+        if not self.timed_images:
+            return self.unit_cost
+        return self.device_ms / 1000 / self.timed_images
 
     @property
     def images_waiting(self) -> int:

@@ -97,14 +97,6 @@ class QueueViews(QueueScript):
             dict(dead),
         )
 
-    def settled_shards(self, job_id: str, shards: Sequence[int]) -> set[int]:
-        """Which of these shards are done, every part of them, as long as the job is open."""
-        with explained():
-            pipe = self._client.pipeline(transaction=False)
-            for shard in shards:
-                pipe.getbit(self.key(f"bits:{job_id}"), shard)
-            return {shard for shard, bit in zip(shards, pipe.execute(), strict=True) if bit}
-
     def leases(self, limit: int = 10_000) -> list[LeaseRecord]:
         """Units in flight, the next to run out first."""
         with explained():
@@ -151,6 +143,7 @@ def _job(job_id: str, record: Mapping[str, str]) -> QueueJob:
         reason=record.get("reason", ""),
         round=number("round"),
         discard=record.get("discard") == "1",
+        timed_images=number("timed"),
     )
 
 
@@ -161,7 +154,7 @@ def _backlog(engine_key: str, jobs: list[QueueJob]) -> EngineBacklog:
         jobs=len(jobs),
         images_waiting=sum(job.images_waiting for job in waiting),
         units_in_flight=sum(job.units_in_flight for job in jobs),
-        cost_waiting=sum(job.images_waiting * job.unit_cost for job in waiting),
+        cost_waiting=sum(job.images_waiting * job.image_cost for job in waiting),
         priority=max((job.priority for job in waiting), default=-1),
     )
 

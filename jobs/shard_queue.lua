@@ -1,6 +1,6 @@
 -- The shard queue: every step that must be atomic, one op per call. docs/queue.md has the picture.
 --
--- Runs after queue_steps.lua, in one script with it. Rules of both files: check before the first
+-- Runs after queue_steps.lua, in one script with it. Rules of all its files: check before the first
 -- write (a failing script keeps its earlier writes); every loop is bounded; every op may run twice
 -- (clients resend when a reply is lost).
 
@@ -44,26 +44,27 @@ function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') image
   if memo[1] == nonce then return memo[2] end
   reap(32)
   local out, limit = {}, tonumber(ARGV[9] or '')
-  local room = limit or math.huge
-  for priority = 9, 0, -1 do
-    local lane = priority .. '|' .. engine
-    for _ = 1, want * 4 + 64 do
-      local tenant = #out < want and room > 0 and next_tenant(lane)
-      if not tenant then break end
-      local j = call('ZRANGE', P .. 'fifo:' .. lane .. '|' .. tenant, 0, 0)[1]
-      local u, more = next_unit(j)
-      if u then
-        local given = lease(j, u, tenant, worker, ms, ARGV[8])
-        charge(lane, tenant, (given.stop - given.first) * tonumber(call('HGET', job_key(j), 'unit_cost')))
-        out[#out + 1] = given
-        room = room - (given.stop - given.first)
-        -- Nothing beside one on which a process died.
-        if limit and (tonumber(given.attempt) > 1 or string.find(u, ':', 1, true)) then room = 0 end
-      elseif not more then
-        deactivate(j)
-        local later = call('ZRANGE', of('retry', j), 0, 0, 'WITHSCORES')[2]
-        if later then call('ZADD', P .. 'delayed', 'LT', later, j) end
-      end
+  local room, lanes = limit or math.huge, lanes_of(engine)
+  for _ = 1, want * 4 + 640 do
+    local lane = #out < want and room > 0 and next_lane(lanes)
+    if not lane then break end
+    local tenant = next_tenant(lane.name)
+    local j = tenant and call('ZRANGE', P .. 'fifo:' .. lane.name .. '|' .. tenant, 0, 0)[1]
+    local u, more
+    if j then u, more = next_unit(j) else lane.spent = true end
+    if u then
+      local given = lease(j, u, tenant, worker, ms, ARGV[8])
+      local images = given.stop - given.first
+      charge(lane.name, tenant, images * tonumber(call('HGET', job_key(j), 'unit_cost')))
+      served(lane)
+      out[#out + 1] = given
+      room = room - images
+      -- Nothing beside one on which a process died.
+      if limit and (tonumber(given.attempt) > 1 or string.find(u, ':', 1, true)) then room = 0 end
+    elseif j and not more then
+      deactivate(j)
+      local later = call('ZRANGE', of('retry', j), 0, 0, 'WITHSCORES')[2]
+      if later then call('ZADD', P .. 'delayed', 'LT', later, j) end
     end
   end
   local reply = #out > 0 and cjson.encode(out) or '[]'
@@ -129,6 +130,8 @@ function ops.done() -- job unit token arbiter failed device_ms
     return 'superseded'
   end
   unlease(j, u)
+  if held == token then correct(j, b - a, device_ms / 1000) end
+  if tonumber(device_ms) > 0 then call('HINCRBY', job_key(j), 'timed', int(b - a)) end
   call('ZREM', of('retry', j), u)
   call('HDEL', of('crashes', j), u)
   call('HDEL', of('releases', j), u)

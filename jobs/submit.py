@@ -4,12 +4,14 @@ import re
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 from jobs.allowance import Allowance
 from jobs.catalog import Catalog
 from jobs.control import Course, forget_course, read_course, write_course
 from jobs.draft import RowTally, draft_job, order_of
 from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, QuotaExceeded
+from jobs.estimate import measured_cost
 from jobs.job import Job, JobRequest, Submission, job_id
 from jobs.keys import Quota
 from jobs.layout import JobLayout, segment
@@ -168,7 +170,8 @@ def _spend(
 
 
 def _queued(queue: ShardQueue, job: Job, quota: Quota | None) -> Submission:
-    reply = queue.submit(order_of(job, quota))
+    order, cost = order_of(job, quota), measured_cost(queue, job.recipe)
+    reply = queue.submit(order if cost is None else replace(order, unit_cost=cost))
     if reply.outcome == "full":
         if quota is not None and queue.open_jobs_of(job.tenant) >= quota.open_jobs:
             raise QuotaExceeded(

@@ -102,8 +102,8 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
 
 
 _FIXED = frozenset(
-    "closed delayed events fence finishing jobs leases open owners renderers restored scheduler "
-    "seq tenant_cap tenant_jobs tenant_units tenant_weight totals".split()
+    "closed delayed events fence finishing jobs leases open owners passed renderers restored "
+    "scheduler seq tenant_cap tenant_jobs tenant_units tenant_weight totals".split()
 )
 _PER_JOB = frozenset("job bits retry crashes releases split parts dead winners".split())
 _SHARED = frozenset({"jobs", "lane", "fifo", "hooks"})
@@ -129,6 +129,7 @@ def assert_no_leaks(client: redis.Redis) -> None:
     assert held == len(owners), "units counted for tenants, but not leased"
     if not still_open:
         assert not client.keys(f"{prefix}lane:*"), "a lane without a job"
+        assert not client.exists(f"{prefix}passed"), "a lane that grows old without a job"
         assert not client.keys(f"{prefix}fifo:*"), "a queue without a job"
 
 

@@ -6,9 +6,11 @@ import pytest
 import redis
 
 from jobs.catalog import load_catalog
+from jobs.draft import device_seconds
 from jobs.errors import Conflict, InvalidInput, NoCapacity, NotFound, Unreachable
 from jobs.job import MAX_SHARDS, JobRequest, Submission, job_id
 from jobs.layout import JobLayout
+from jobs.queue_speeds import Speed
 from jobs.queue_values import SubmitReply, SubmitRequest
 from jobs.recipe import RecipeRequest
 from jobs.redis_client import heartbeat_client
@@ -53,6 +55,18 @@ def submit(
         idempotency_key=key,
         now_ms=now_ms,
     )
+
+
+def test_an_image_costs_what_finished_jobs_measured(store: Store, queue: ShardQueue) -> None:
+    recipe = CATALOG.resolve(RecipeRequest())
+    guessed = queue.job(submit(store, queue, "first").id)
+    queue.note_speed(recipe.batch_key, Speed("H100", 100, 3.0, 9.0))
+    queue.note_speed(recipe.batch_key, Speed("L4", 300, 37.0, 90.0))
+    measured = queue.job(submit(store, queue, "second").id)
+    assert guessed is not None
+    assert measured is not None
+    assert guessed.unit_cost == device_seconds(recipe)
+    assert measured.unit_cost == 0.1
 
 
 def keys(store: Store) -> list[str]:

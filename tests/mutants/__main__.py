@@ -28,16 +28,18 @@ GUARDS_PAGE = ROOT / "docs" / "queue-guards.md"
 #: Quick ones first: the first failure ends the run.
 TESTS = (
     "test_shard_queue.py test_shard_queue_units.py test_shard_queue_replies.py "
-    "test_shard_queue_order.py test_error_budget.py test_control.py test_restoring.py "
-    "test_queue_guards.py test_quarantine.py test_events.py test_shard_queue_machine.py"
+    "test_shard_queue_order.py test_fair_shares.py test_error_budget.py test_control.py "
+    "test_restoring.py test_queue_guards.py test_quarantine.py test_events.py "
+    "test_fair_shares_machine.py test_shard_queue_machine.py"
 ).split()
 #: Runs at a time: each has a Redis of its own.
 AT_ONCE = 2
 PAGE = """# The guards of the queue
 
-Each line is a condition or a write of `jobs/queue_steps.lua` or `jobs/shard_queue.lua`, and a test
-that fails when it is taken out (the first one found; there may be more). Made by `make mutants`,
-which takes {count} guards out, one after another (`tests/mutants/guards.py`), and runs the tests.
+Each line is a condition or a write of the queue's script (`jobs/queue_*.lua`,
+`jobs/shard_queue.lua`), and a test that fails when it is taken out (the first one found; there may
+be more). Made by `make mutants`, which takes {count} guards out, one after another
+(`tests/mutants/guards.py`), and runs the tests.
 
 | without | this test fails |
 |---|---|

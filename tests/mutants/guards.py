@@ -48,14 +48,23 @@ GUARDS = (
     Guard("no more than wanted", "#out < want and room > 0", "room > 0"),
     Guard(
         "an empty job leaves its lane",
-        "        deactivate(j)\n        local later",
-        "        local later",
+        "      deactivate(j)\n      local later",
+        "      local later",
     ),
     _gone(
         "a job with retries is woken",
         "if later then call('ZADD', P .. 'delayed', 'LT', later, j) end",
     ),
-    Guard("a tenant's cap", "if cap == 0 or held < cap then return tenant end", "return tenant"),
+    Guard(
+        "a tenant's cap",
+        "if cap == 0 or tonumber(held[i] or 0) < cap then return tenant end",
+        "return tenant",
+    ),
+    Guard(
+        "tenants at their cap hide nobody",
+        "while first < TENANTS_ALL do",
+        "while first < TENANTS_MAX do",
+    ),
     _gone("a retry is handed out once", "    call('ZREM', of('retry', j), due)\n"),
     Guard("a done shard is passed over", "call('GETBIT', bits, k) == 0 and ", ""),
     Guard("a split shard is passed over", " and call('HEXISTS', of('split', j), k) == 0", ""),
@@ -66,6 +75,45 @@ GUARDS = (
         "0",
     ),
     Guard("shares by weight", "device_seconds / weight", "device_seconds"),
+    Guard("what is passed over ages", " + math.floor((now - lane.since) / AGE_MS)", ""),
+    Guard("of two the one that grew old", "rank > highest", "rank >= highest"),
+    _gone(
+        "what was served is young in the next claim",
+        "  call('HSET', P .. 'passed', lane.name, int(now))\n",
+    ),
+    Guard("and in this one", "lane.since, lane.fresh = now, true", "lane.fresh = true"),
+    _gone(
+        "without work nothing ages",
+        "  if call('EXISTS', of('lane', lane)) == 0 then call('HDEL', P .. 'passed', lane) end\n",
+    ),
+    _gone("it ages from when it has work", "  call('HSETNX', P .. 'passed', lane, int(now))\n"),
+    _gone(
+        "nobody is passed over in what is to come",
+        "    if tonumber(since or 0) > now then call('HSET', P .. 'passed', names[i], int(now)) end\n",
+    ),
+    Guard("a lane without a unit is left", "else lane.spent = true end", "end"),
+    Guard(
+        "what was spent is charged",
+        "if held == token then correct(j, b - a, device_ms / 1000) end",
+        "",
+    ),
+    Guard(
+        "a late finish is not charged twice",
+        "if held == token then correct(j, b - a, device_ms / 1000) end",
+        "correct(j, b - a, device_ms / 1000)",
+    ),
+    Guard("a unit given back costs nothing", "  correct(j, b - a, 0)\n", ""),
+    Guard(
+        "the clock goes with who is alone",
+        "if call('ZCARD', of('lane', lane)) == 1 then call('HSET', of('parked', lane), '|clock', time) end",
+        "",
+    ),
+    Guard(
+        "who is away is charged",
+        "    call('HINCRBYFLOAT', of('parked', lane), tenant, more)\n",
+        "",
+    ),
+    Guard("what was adopted is not timed", "if tonumber(device_ms) > 0 then", "if true then"),
     # leases
     Guard(
         "tokens rise when the clock goes back",

@@ -1,1 +1,0 @@
-"""The page at `/`: what the REST API shows and does, rendered on the server for a browser."""
