@@ -13,17 +13,20 @@ from jobs.client import Client
 from jobs.client_async import AsyncClient
 from jobs.job import JobRequest, JobView, Submission
 from jobs.recipe import RecipeRequest, StyleWeight
+from jobs.templates.expansion import Expansion, TemplateRequest
 
 __version__ = metadata.version("fewstep")
 
 __all__ = [
     "AsyncClient",
     "Client",
+    "Expansion",
     "JobRequest",
     "JobView",
     "RecipeRequest",
     "StyleWeight",
     "Submission",
+    "TemplateRequest",
     "__version__",
     "errors",
 ]

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import fewstep
-from fewstep import cli_jobs, cli_keys, cli_models, cli_render, cli_stack
+from fewstep import cli_jobs, cli_keys, cli_models, cli_preview, cli_render, cli_stack
 from jobs.errors import FewstepError
 
 EPILOG = """
@@ -52,6 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 cli_render.add_to(app)
+cli_preview.add_to(app)
 cli_jobs.add_to(app)
 cli_stack.add_to(app)
 cli_keys.add_to(app)

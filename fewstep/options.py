@@ -63,6 +63,23 @@ MaxFailed = Annotated[
         "1,000.",
     ),
 ]
+Expand = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODE",
+        help="The prompts are templates: combinatorial, sampled or balanced rows of each.",
+    ),
+]
+ExpandCount = Annotated[
+    int | None, typer.Option(help="With --expand: rows of each template; by default all.")
+]
+ExpandSeed = Annotated[int, typer.Option(help="With --expand sampled: other draws.")]
+ValueList = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--list", metavar="NAME=FILE", help="With --expand: a list of values. Repeatable."
+    ),
+]
 Title = Annotated[str, typer.Option("--name", help="A name for people to know the job by.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output; progress elsewhere.")
@@ -74,7 +91,8 @@ Renderers = Annotated[
 Prompts = Annotated[
     str,
     typer.Argument(
-        metavar="PROMPTS", help=".txt (a prompt a line) or .jsonl (an object a line); - is stdin."
+        metavar="PROMPTS",
+        help=".txt (a prompt a line), .jsonl (an object a line) or .toml (a template); - is stdin.",
     ),
 ]
 
@@ -102,6 +120,10 @@ class JobOptions:
     shard_images: int | None
     priority: int
     max_failed_rows: str | None
+    expand: str | None
+    expand_count: int | None
+    expand_seed: int
+    list: list[str] | None
     name: str
 
 
@@ -126,6 +148,10 @@ def job_options(
     shard_images: ShardImages = None,
     priority: Priority = 4,
     max_failed_rows: MaxFailed = None,
+    expand: Expand = None,
+    expand_count: ExpandCount = None,
+    expand_seed: ExpandSeed = 0,
+    list: ValueList = None,  # noqa: A002 - the option's name
     name: Title = "",
 ) -> JobOptions:
     """The options as one value; its signature is what the command line shows."""

@@ -56,7 +56,7 @@ class Client:
     def submit(
         self, request: JobRequest, prompts: Prompts, *, idempotency_key: str | None = None
     ) -> Submission:
-        """Submit a job: a prompt file (.txt, .jsonl, .parquet) or prompts given here.
+        """Submit a job: a prompt file (.txt, .jsonl, .parquet, .toml) or prompts given here.
 
         The same key with the same prompts and request is the same job, however often it is
         sent; without a key one is drawn, so that lost replies never make a second job.
@@ -64,10 +64,13 @@ class Client:
         with open_upload(request, prompts) as upload:
             return self._wire.run(calls.submit(upload, idempotency_key))
 
-    def dry_run(self, request: JobRequest, prompts: Prompts) -> DryRun:
-        """Check and count as `submit` does, write nothing, and say what it would cost."""
+    def dry_run(self, request: JobRequest, prompts: Prompts, *, first: int = 0) -> DryRun:
+        """Check and count as `submit` does, write nothing, and say what it would cost.
+
+        `preview` has ten of its rows, from row `first` on.
+        """
         with open_upload(request, prompts) as upload:
-            return self._wire.run(calls.dry_run(upload))
+            return self._wire.run(calls.dry_run(upload, first))
 
     # ---- one job ----
 

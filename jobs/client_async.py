@@ -53,10 +53,13 @@ class AsyncClient:
         with open_upload(request, prompts) as upload:
             return await self._wire.run(calls.submit(upload, idempotency_key))
 
-    async def dry_run(self, request: JobRequest, prompts: Prompts) -> DryRun:
-        """Check and count as `submit` does, write nothing, and say what it would cost."""
+    async def dry_run(self, request: JobRequest, prompts: Prompts, *, first: int = 0) -> DryRun:
+        """Check and count as `submit` does, write nothing, and say what it would cost.
+
+        `preview` has ten of its rows, from row `first` on.
+        """
         with open_upload(request, prompts) as upload:
-            return await self._wire.run(calls.dry_run(upload))
+            return await self._wire.run(calls.dry_run(upload, first))
 
     async def job(self, job_id: str) -> JobView:
         """The job as it is now."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from jobs.client_upload import Upload
+from jobs.client_upload import TemplateUpload, Upload
 from jobs.job import DryRun, JobView, Submission
 
 #: A retry is listed before it is accepted: minutes for millions of failed images.
@@ -26,7 +26,7 @@ class Call(Generic[Answer]):
     read: Callable[[dict[str, Any]], Answer]
     #: Further arguments of httpx's `request`.
     more: dict[str, Any] = field(default_factory=dict)
-    upload: Upload | None = None
+    upload: Upload | TemplateUpload | None = None
 
     def arguments(self) -> dict[str, Any]:
         """All of httpx's arguments; rewinds what is uploaded."""
@@ -51,15 +51,16 @@ class Pages(Generic[Answer]):
         return replace(self, call=replace(self.call, more={"params": params}))
 
 
-def submit(upload: Upload, key: str | None) -> Call[Submission]:
+def submit(upload: Upload | TemplateUpload, key: str | None) -> Call[Submission]:
     """Submit a job; without a key one is drawn."""
     more = {"headers": {"Idempotency-Key": _key(key)}}
     return Call("POST", "/v1/jobs", _submission, more, upload)
 
 
-def dry_run(upload: Upload) -> Call[DryRun]:
-    """Check and count a job."""
-    return Call("POST", "/v1/jobs", _dry_run, {"params": {"dry_run": "true"}}, upload)
+def dry_run(upload: Upload | TemplateUpload, first: int) -> Call[DryRun]:
+    """Check and count a job, and show some rows from `first` on."""
+    params = {"dry_run": "true", "preview_first": str(first)}
+    return Call("POST", "/v1/jobs", _dry_run, {"params": params}, upload)
 
 
 def job(job_id: str) -> Call[JobView]:
@@ -166,7 +167,8 @@ def _submission(reply: dict[str, Any]) -> Submission:
 
 def _dry_run(reply: dict[str, Any]) -> DryRun:
     fields = {name: reply[name] for name in DryRun.model_fields if name in reply}
-    return DryRun.model_validate(fields)
+    # Through JSON text, because strict values take lists for tuples only from there.
+    return DryRun.model_validate_json(json.dumps(fields))
 
 
 def _key(key: str | None) -> str:

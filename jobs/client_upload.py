@@ -10,14 +10,18 @@ from typing import Any, BinaryIO
 
 from jobs.errors import InvalidInput
 from jobs.job import JobRequest
+from jobs.templates.expansion import TemplateRequest
+from jobs.templates.template_file import read_template
 
+#: A template with its lists, as TOML; see docs/datasets.md.
+TEMPLATE = ".toml"
 SUFFIXES = {".txt": "text/plain", ".jsonl": "application/jsonl"}
 #: Read here and sent as JSONL: each row's columns, as an object.
 TABLE = ".parquet"
 #: Rows of a table in memory at a time.
 TABLE_ROWS = 1_000
-#: A prompt file, or prompts as values.
-Prompts = Path | Sequence[str | dict[str, Any]]
+#: A prompt file, prompts as values, or a template.
+Prompts = Path | Sequence[str | dict[str, Any]] | TemplateRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,30 @@ class Upload:
         return {"files": parts, "timeout": timeout_s}
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateUpload:
+    """A submission's body whose prompts are a template."""
+
+    request: JobRequest
+    template: TemplateRequest
+
+    def fields(self, timeout_s: float) -> dict[str, Any]:
+        """Arguments for httpx."""
+        job, template = (one.model_dump(mode="json") for one in (self.request, self.template))
+        return {"json": {"job": job, "template": template}, "timeout": timeout_s}
+
+
 @contextmanager
-def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload]:
-    """The body for a prompt file or for prompts given as values; its file is closed after use.
+def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | TemplateUpload]:
+    """The body for a prompt file, for prompts as values or a template; closes its file after use.
 
     Raises InvalidInput for a file that is missing, empty, unreadable or of an unknown kind.
     """
+    if isinstance(prompts, Path) and prompts.suffix.lower() == TEMPLATE:
+        prompts = read_template(prompts)
+    if isinstance(prompts, TemplateRequest):
+        yield TemplateUpload(request, prompts)
+        return
     if isinstance(prompts, Path) and prompts.suffix.lower() != TABLE:
         with _opened(prompts) as file:
             yield Upload(request, prompts.name, file)
@@ -78,7 +100,8 @@ def _opened(path: Path) -> BinaryIO:
         raise InvalidInput(
             "a prompt file of this kind is not known",
             where=str(path),
-            remedy="name it .txt (a prompt a line), .jsonl (an object a line) or .parquet (a row)",
+            remedy="name it .txt (a prompt a line), .jsonl (an object a line), .parquet (a row) or "
+            ".toml (a template)",
         )
     try:
         file = path.open("rb")

@@ -15,24 +15,57 @@ from jobs.queue_values import SubmitRequest
 from jobs.recipe import Recipe
 from jobs.rows import Row
 from jobs.seeds import MAX_SEED
+from jobs.templates.row_templates import expanded
+from jobs.templates.template import Template
 
+#: Rows of a template that are looked at for warnings.
+LOOKED_AT = 1_000
 #: A CLIP text encoder reads 77 tokens, two of them its own; a word is at least one.
 CLIP_WORDS = 75
 
 
 class RowTally:
-    """Passes rows on and notes what their submitter should be warned of."""
+    """Passes rows on, and notes what their submitter should be warned of or shown."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows = rows
+    def __init__(
+        self, rows: Iterable[Row], glimpse: range = range(0), template: Template | None = None
+    ) -> None:
+        self._rows, self._glimpse = rows, glimpse
+        #: What the rows are of, where they are too many to be passed on.
+        self.template = template
         self.negative = 0
         self.long = 0
+        self.shown: list[Row] = []
 
     def __iter__(self) -> Iterator[Row]:
-        for row in self._rows:
+        for number, row in enumerate(self._rows):
             self.negative += bool(row.negative_prompt)
             self.long += len(row.prompt.split()) > CLIP_WORDS
+            if number in self._glimpse:
+                self.shown.append(row)
             yield row
+
+
+def tally_of(
+    request: JobRequest, rows: Iterable[Row] | Template, glimpse: range = range(0)
+) -> RowTally:
+    """The rows that a request makes of its source; those numbered in `glimpse` are kept to show.
+
+    A template's rows stay where they are: the first ones stand for all. Raises InvalidInput.
+    """
+    if not isinstance(rows, Template):
+        source = rows if request.expand is None else expanded(rows, request.expand)
+        return RowTally(source, glimpse)
+    if request.expand is not None:
+        raise InvalidInput(
+            "a template says itself how it becomes rows", where="expand", remedy="leave it out"
+        )
+    prompts = rows.prompts
+    tally = RowTally(prompts.rows(0, min(prompts.count, LOOKED_AT)), template=rows)
+    for _ in tally:
+        """Counted on the way."""
+    tally.shown = [prompts.row(number) for number in glimpse if number < prompts.count]
+    return tally
 
 
 def draft_job(

@@ -70,7 +70,9 @@ def fetch_dataset(
     """
     index = read_index(store, layout)
     shards = [_Wanted(one.name, one.bytes, one.sha256) for one in _shard_files(index)]
-    rest = [_Wanted(name, _size(store, layout, name)) for name in _other_files(layout, index)]
+    rest = [
+        _Wanted(name, _size(store, layout, name)) for name in _other_files(store, layout, index)
+    ]
     single = store.list(layout.pictures)
     rest += [_Wanted(_name(layout, found.key), found.bytes) for found in single]
     total = sum(one.bytes for one in shards + rest)
@@ -118,8 +120,10 @@ def _shard_files(index: DatasetIndex) -> Iterator[IndexFile]:
     yield from index.quarantine
 
 
-def _other_files(layout: JobLayout, index: DatasetIndex) -> list[str]:
-    keys = (layout.card, layout.job, layout.timing, layout.contact_sheet, layout.index)
+def _other_files(store: Store, layout: JobLayout, index: DatasetIndex) -> list[str]:
+    keys = [layout.card, layout.job, layout.timing, layout.contact_sheet, layout.index]
+    if store.head(layout.template_copy) is not None:
+        keys.append(layout.template_copy)
     return [*(shard.stats for shard in index.shards), *(_name(layout, key) for key in keys)]
 
 

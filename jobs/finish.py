@@ -136,6 +136,9 @@ def _write_about(
         contact_sheet(first_pictures(store, tars)),
         content_type="image/png",
     )
+    if job.rows.template:
+        template = store.get(layout.template(job.rows.prefix))
+        store.put(layout.template_copy, template, content_type=_JSON)
     if index.complete:
         digest = hashlib.sha256(index_json).hexdigest()
         _put_text(store, layout.success, f"index.json sha256 {digest}\n".encode(), "text/plain")

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from jobs.recipe import Frozen, Name, Recipe, RecipeRequest
 from jobs.rows import Row
 from jobs.seeds import MAX_SEED, image_seed, repeat_seed
+from jobs.templates.expansion import Expansion
 
 #: Keys inside a shard have four digits, shards five (more where a job needs more).
 MAX_SHARD_IMAGES = 10_000
@@ -47,6 +48,8 @@ class JobRequest(Frozen):
     #: Images that may fail before the job is stopped: a whole number of them, or a share of all
     #: below 1 (0.05: one in twenty). None: half of them, but never fewer than 1,000.
     max_failed_rows: int | float | None = None
+    #: The prompts are templates, and become rows like this; None: they are taken as they are.
+    expand: Expansion | None = None
 
     @field_validator("max_failed_rows", mode="before")
     @classmethod
@@ -66,13 +69,15 @@ class JobRequest(Frozen):
 
 
 class Rows(Frozen):
-    """Where a job's rows were spooled, as JSONL pages of `PAGE_ROWS` rows."""
+    """Where a job's rows were spooled, as JSONL pages of `PAGE_ROWS` rows, or as one template."""
 
     prefix: str
     count: int
     sha256: str
     #: Pass-through columns and the narrowest kind that holds all their values.
     columns: dict[str, ColumnKind] = Field(default_factory=dict)
+    #: Whether it is a template: then a row is a function of its number, and none is written.
+    template: bool = False
 
 
 class Job(Frozen):
@@ -171,6 +176,8 @@ class DryRun(Submission):
     """What would be accepted, and what it would cost; `created` is always false."""
 
     estimate: Estimate
+    #: Some of its rows: the first ones, or from `preview_first` on.
+    preview: tuple[Row, ...] = Field(default=(), strict=False)
 
 
 class JobView(Frozen):

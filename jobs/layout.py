@@ -107,6 +107,16 @@ class JobLayout(Frozen):
         """The dataset card."""
         return f"{self.root}README.md"
 
+    @staticmethod
+    def template(rows_prefix: str) -> str:
+        """The template that stands for the rows."""
+        return f"{rows_prefix}template.json"
+
+    @property
+    def template_copy(self) -> str:
+        """The same, as a part of the dataset."""
+        return f"{self.root}template.json"
+
     @property
     def index(self) -> str:
         """The list of shards."""

@@ -151,10 +151,10 @@ def _text(value: object, where: str, field: str) -> str:
             where=where,
             remedy="shorten it; text encoders read a few dozen words",
         )
-    return _writable(value, where, field)
+    return writable(value, where, field)
 
 
-def _writable(value: str, where: str, field: str) -> str:
+def writable(value: str, where: str, field: str) -> str:
     """`value` if files and columns can hold it."""
     if "\x00" in value:
         raise BadText(f"{field} holds a NUL character", where=where, remedy="remove it")
@@ -209,7 +209,7 @@ def _as_json(value: object, where: str, key: str) -> str:
         raise InvalidInput(f"{key} holds a number that is not finite", where=where) from error
     except RecursionError as error:
         raise InvalidInput(f"{key} is nested too deeply", where=where) from error
-    return _writable(text, where, key)
+    return writable(text, where, key)
 
 
 def _storable(value: Scalar, where: str, key: str) -> Scalar:

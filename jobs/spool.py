@@ -12,6 +12,8 @@ from jobs.layout import JobLayout
 from jobs.rows import MAX_COLUMNS, Row, Scalar
 from jobs.shard_row import RESERVED_COLUMNS
 from jobs.store import Store
+from jobs.templates.expansion import TemplateRequest
+from jobs.templates.template import Template
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -45,6 +47,25 @@ def spool_rows(store: Store, rows: Iterable[Row], prefix: str) -> Rows:
     )
 
 
+def spool_template(store: Store, template: Template, prefix: str) -> Rows:
+    """Write a template under `prefix`, which ends in a slash; its rows are made when they are read.
+
+    Raises InvalidInput where a column has one of our names.
+    """
+    columns = template.prompts.columns
+    for number, name in enumerate(columns):
+        _check_column(name, 1, number)
+    data = template.request.model_dump_json().encode()
+    store.put(JobLayout.template(prefix), data, content_type="application/json")
+    return Rows(
+        prefix=prefix,
+        count=template.prompts.count,
+        sha256=hashlib.sha256(data).hexdigest(),
+        columns=dict(columns),
+        template=True,
+    )
+
+
 class RowPages:
     """Reads rows by range. Keeps the latest pages, because small shards share one; thread-safe."""
 
@@ -52,10 +73,13 @@ class RowPages:
         self._store = store
         self._kept = kept
         self._pages: OrderedDict[str, list[bytes]] = OrderedDict()
+        self._templates: OrderedDict[str, Template] = OrderedDict()
         self._lock = threading.Lock()
 
     def rows(self, job: Job, first_row: int, stop_row: int) -> list[Row]:
         """Rows `first_row` up to `stop_row` of a job; raises NotFound where a page is gone."""
+        if job.rows.template:
+            return list(self._template(job.rows.prefix).prompts.rows(first_row, stop_row))
         first_page, stop_page = first_row // PAGE_ROWS, -(-stop_row // PAGE_ROWS)
         lines: list[bytes] = []
         for page in range(first_page, stop_page):
@@ -65,6 +89,16 @@ class RowPages:
             Row.model_validate_json(line)
             for line in lines[first_row - skipped : stop_row - skipped]
         ]
+
+    def _template(self, prefix: str) -> Template:
+        with self._lock:
+            if prefix not in self._templates:
+                data = self._store.get(JobLayout.template(prefix))
+                self._templates[prefix] = Template.of(TemplateRequest.model_validate_json(data))
+            self._templates.move_to_end(prefix)
+            while len(self._templates) > self._kept:
+                self._templates.popitem(last=False)
+            return self._templates[prefix]
 
     def _lines(self, key: str) -> list[bytes]:
         # Held while reading, so that the units of one claim read their page once.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from jobs.allowance import Allowance
 from jobs.catalog import Catalog
 from jobs.control import Course, forget_course, read_course, write_course
-from jobs.draft import RowTally, draft_job, order_of
+from jobs.draft import RowTally, draft_job, order_of, tally_of
 from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, QuotaExceeded
 from jobs.estimate import measured_cost
 from jobs.job import Job, JobRequest, Submission, job_id
@@ -19,8 +19,9 @@ from jobs.recipe import Recipe
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.specs import read_job
-from jobs.spool import spool_rows
+from jobs.spool import spool_rows, spool_template
 from jobs.store import PutReply, Store
+from jobs.templates.template import Template
 
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -33,7 +34,7 @@ def submit_job(
     prefix: str,
     tenant: str,
     request: JobRequest,
-    rows: Iterable[Row],
+    rows: Iterable[Row] | Template,
     idempotency_key: str,
     now_ms: int,
     quota: Quota | None = None,
@@ -54,7 +55,8 @@ def submit_job(
     known = queue.job(layout.job_id) is not None
     # A folder of its own for each try, so that a conflicting resend never touches accepted rows.
     folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
-    job = _spooled(store, layout, request, recipe, rows, folder, now_ms)
+    tally = tally_of(request, rows)
+    job = _spooled(store, layout, request, recipe, tally, folder, now_ms)
     _spend(store, job, folder, quota, allowance)
     accepted = _written_down(store, layout, job)
     if accepted.rows.prefix != folder:
@@ -78,13 +80,26 @@ def submit_job(
 
 
 def dry_run_job(
-    catalog: Catalog, *, tenant: str, request: JobRequest, rows: Iterable[Row], idempotency_key: str
+    catalog: Catalog,
+    *,
+    tenant: str,
+    request: JobRequest,
+    rows: Iterable[Row] | Template,
+    idempotency_key: str,
+    glimpse: range = range(0),
+    shown: list[Row] | None = None,
 ) -> Submission:
-    """What `submit_job` would answer, checked and counted as it does, and nothing written."""
+    """What `submit_job` would answer, checked and counted as it does, and nothing written.
+
+    The rows whose numbers are in `glimpse` are added to `shown`.
+    """
     name = job_id(tenant, checked_key(idempotency_key))
     layout = JobLayout(prefix="", tenant=segment(tenant, "tenant"), job_id=name)
     recipe = catalog.resolve(request.recipe)
-    job = _spooled(_Nowhere(), layout, request, recipe, rows, folder="", now_ms=0)
+    tally = tally_of(request, rows, glimpse)
+    job = _spooled(_Nowhere(), layout, request, recipe, tally, folder="", now_ms=0)
+    if shown is not None:
+        shown += tally.shown
     return _submission(job, created=False)
 
 
@@ -122,14 +137,16 @@ def _spooled(
     layout: JobLayout,
     request: JobRequest,
     recipe: Recipe,
-    rows: Iterable[Row],
+    tally: RowTally,
     folder: str,
     now_ms: int,
 ) -> Job:
     """The job with its rows in the store; where anything is wrong with it, no row stays there."""
-    tally = RowTally(rows)
     try:
-        found = spool_rows(store, iter(tally), folder)
+        if tally.template is None:
+            found = spool_rows(store, iter(tally), folder)
+        else:
+            found = spool_template(store, tally.template, folder)
         job = draft_job(layout, request, recipe, found, tally, now_ms)
         order_of(job)
     except FewstepError:

@@ -11,6 +11,7 @@ from jobs.api.body import read_object
 from jobs.api.problems import Problem, raise_invalid, responses
 from jobs.job import JobRequest
 from jobs.recipe import Frozen
+from jobs.templates.expansion import TemplateRequest
 
 Body = TypeVar("Body", bound=Frozen)
 
@@ -38,7 +39,7 @@ def describe(app: FastAPI) -> None:
 def _add_schemas(document: dict[str, Any]) -> None:
     """The values that routes read by themselves."""
     _, extra = models_json_schema(
-        [(JobRequest, "validation"), (Problem, "serialization")],
+        [(JobRequest, "validation"), (TemplateRequest, "validation"), (Problem, "serialization")],
         ref_template="#/components/schemas/{model}",
     )
     known = document.setdefault("components", {}).setdefault("schemas", {})

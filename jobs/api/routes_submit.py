@@ -17,11 +17,17 @@ from jobs.estimate import estimate_of
 from jobs.job import DryRun, Estimate, JobRequest, Submission
 from jobs.rows import Row, read_inline, read_rows
 from jobs.submit import dry_run_job
+from jobs.templates.expansion import MAX_COUNT, TemplateRequest
+from jobs.templates.template import Template
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 #: Prompts in a request's body; more come as a file.
 INLINE_MAX = 10_000
+#: Rows that a dry run shows.
+SHOWN = 10
+#: What a body may have prompts in.
+_SOURCES = ("prompts_from", "prompts", "template")
 
 _JOB_SCHEMA = {"$ref": "#/components/schemas/JobRequest"}
 _BODY = {
@@ -31,7 +37,7 @@ _BODY = {
             "schema": {
                 "type": "object",
                 "additionalProperties": False,
-                "description": "Either `prompts` or `prompts_from`.",
+                "description": "One of `prompts`, `prompts_from` and `template`.",
                 "properties": {
                     "job": _JOB_SCHEMA,
                     "prompts_from": {
@@ -44,6 +50,7 @@ _BODY = {
                             "etag": {"type": "string", "description": "409 where it is another"},
                         },
                     },
+                    "template": {"$ref": "#/components/schemas/TemplateRequest"},
                     "prompts": {
                         "type": "array",
                         "minItems": 1,
@@ -85,6 +92,9 @@ class Accepted(Submission):
         description="Paths of the job's status, events, results and cancel"
     )
     estimate: Estimate | None = Field(default=None, description="Of a dry run alone")
+    preview: tuple[Row, ...] = Field(
+        default=(), strict=False, description="Of a dry run alone: up to ten of its rows"
+    )
 
 
 @router.post(
@@ -104,6 +114,9 @@ async def submit(
         Header(description="1 to 128 of A-Z a-z 0-9 . _ -; the same key is the same job"),
     ] = None,
     dry_run: Annotated[bool, Query(description="Check and count, write nothing")] = False,
+    preview_first: Annotated[
+        int, Query(ge=0, le=MAX_COUNT, description="The first row that a dry run shows")
+    ] = 0,
 ) -> Accepted:
     """Check everything, write the prompts down, and let the job wait for renderers.
 
@@ -111,14 +124,15 @@ async def submit(
     is refused (409). Without a key, every request is a new job.
     """
     key = idempotency_key if idempotency_key is not None else uuid.uuid4().hex
+    glimpse = range(preview_first, preview_first + SHOWN) if dry_run else None
     if is_form(request):
         async with read_form(request) as (text, prompts):
             job = _job_request(parse_object(text, "job"))
             rows = read_rows(prompts.file, prompts.source, prompts.name)
-            done = await run_in_threadpool(_submit, services, job, rows, key, dry_run)
+            done = await run_in_threadpool(_submit, services, job, rows, key, glimpse)
     else:
         body = await read_object(request)
-        done = await run_in_threadpool(_submit_body, services, body, key, dry_run)
+        done = await run_in_threadpool(_submit_body, services, body, key, glimpse)
     path = f"/v1/jobs/{done.id}"
     if dry_run:
         response.status_code = 200
@@ -128,33 +142,58 @@ async def submit(
     return Accepted(**done.model_dump(), links={"status": path, **links})
 
 
-def _submit_body(services: Services, body: dict[str, Any], key: str, dry_run: bool) -> Submission:
-    _check_fields(body, {"job", "prompts", "prompts_from"}, "body")
+def _submit_body(
+    services: Services, body: dict[str, Any], key: str, glimpse: range | None
+) -> Submission:
+    _check_fields(body, {"job", *_SOURCES}, "body")
+    given = [name for name in _SOURCES if name in body]
+    if len(given) > 1:
+        raise InvalidInput(
+            "prompts are given twice", where=given[0], remedy=f"send {' or '.join(given)}"
+        )
+    if "template" in body:
+        request = _job_request(_object(body.get("job", {}), "job"))
+        return _submit(services, request, _template(body["template"]), key, glimpse)
     if "prompts_from" not in body:
         job, rows = _inline(body)
-        return _submit(services, job, rows, key, dry_run)
-    if "prompts" in body:
-        raise InvalidInput(
-            "prompts are given twice", where="prompts_from", remedy="send prompts or prompts_from"
-        )
+        return _submit(services, job, rows, key, glimpse)
     job, place = _job_request(_object(body.get("job", {}), "job")), body["prompts_from"]
     uri, etag = _reference(place)
     source = checked_source(uri, "prompts_from")
     with services.house.references.opened(uri, etag, services.tenant) as file:
-        return _submit(services, job, read_rows(file, source, uri[-80:]), key, dry_run)
+        return _submit(services, job, read_rows(file, source, uri[-80:]), key, glimpse)
 
 
 def _submit(
-    services: Services, job: JobRequest, rows: Iterable[Row], key: str, dry_run: bool
+    services: Services,
+    job: JobRequest,
+    rows: Iterable[Row] | Template,
+    key: str,
+    glimpse: range | None,
 ) -> Submission:
-    if dry_run:
+    if glimpse is not None:
+        shown: list[Row] = []
         found = dry_run_job(
-            services.catalog, tenant=services.tenant, request=job, rows=rows, idempotency_key=key
+            services.catalog,
+            tenant=services.tenant,
+            request=job,
+            rows=rows,
+            idempotency_key=key,
+            glimpse=glimpse,
+            shown=shown,
         )
         recipe, hour = services.catalog.resolve(job.recipe), services.settings.device_hour_price
         estimate = estimate_of(services.queue, recipe, found.images, hour)
-        return DryRun(**found.model_dump(), estimate=estimate)
+        return DryRun(**found.model_dump(), estimate=estimate, preview=tuple(shown))
     return services.submit(job, rows, key)
+
+
+def _template(value: Any) -> Template:
+    fields = _object(value, "template")
+    try:
+        return Template.of(TemplateRequest.model_validate_json(json.dumps(fields)))
+    except ValidationError as error:
+        raise_invalid(error, "template")
 
 
 def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterator[Row]]:

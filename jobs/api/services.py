@@ -16,6 +16,7 @@ from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from jobs.submit import submit_job
+from jobs.templates.template import Template
 from jobs.views import JobViews
 
 
@@ -56,7 +57,7 @@ class Services:
         """Views of this tenant's jobs."""
         return self.house.views_of(self.tenant)
 
-    def submit(self, request: JobRequest, rows: Iterable[Row], key: str) -> Submission:
+    def submit(self, request: JobRequest, rows: Iterable[Row] | Template, key: str) -> Submission:
         """Accept a job of this tenant's, within its quota; raises what `submit_job` does."""
         return submit_job(
             self.store,
