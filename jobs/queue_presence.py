@@ -9,6 +9,8 @@ from jobs.redis_client import explained
 
 # Beside a renderer's own fields; no name of theirs may have a "|".
 _BEAT = "|beat_ms"
+#: What the scheduler last said of the pool is forgotten after so long.
+POOL_S = 60
 
 
 class QueuePresence(QueueScript):
@@ -43,6 +45,21 @@ class QueuePresence(QueueScript):
         """Milliseconds since a scheduler was last seen; None: never."""
         age = int(self._op("scheduler_age"))
         return None if age < 0 else age
+
+    def note_pool(self, facts: Mapping[str, int]) -> None:
+        """Say what the pool is like, for `POOL_S` seconds; it replaces what was said before."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.delete(self.key("pool"))
+        pipe.hset(self.key("pool"), mapping={name: str(count) for name, count in facts.items()})
+        pipe.expire(self.key("pool"), POOL_S)
+        with explained():
+            pipe.execute()
+
+    def pool(self) -> dict[str, int]:
+        """What the scheduler said of the pool; empty where it has been silent for a while."""
+        with explained():
+            found = self._client.hgetall(self.key("pool"))
+        return {name: int(count) for name, count in found.items()}
 
     def life(self) -> str:
         """Which life of the Redis server this is: another one after each start or failover."""

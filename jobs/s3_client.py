@@ -21,6 +21,7 @@ from botocore.exceptions import (
 
 from jobs.errors import BadConfiguration, FewstepError, NotFound, Unreachable
 from jobs.settings import Settings, s3_secrets
+from jobs.store_metrics import measure
 
 T = TypeVar("T")
 #: boto3 makes the class of its clients at run time: there is none to name.
@@ -75,7 +76,7 @@ def s3_clients(settings: Settings) -> tuple[S3Client, S3Client]:
 def _client(session: boto3.session.Session, settings: Settings, attempts: int) -> S3Client:
     access, secret = s3_secrets(settings)
     try:
-        return session.client(
+        client = session.client(
             "s3",
             endpoint_url=settings.s3_endpoint,
             region_name=settings.s3_region,
@@ -87,6 +88,8 @@ def _client(session: boto3.session.Session, settings: Settings, attempts: int) -
         raise BadConfiguration(
             str(error), where="FEWSTEP_S3_ENDPOINT", remedy="give it as http(s)://host:port"
         ) from error
+    measure(client)
+    return client
 
 
 def _config(endpoint: str | None, attempts: int) -> Config:

@@ -7,6 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jobs.logs import LogForm
+
 #: Names that begin with a letter or digit, so that none is "." or "..".
 _FOLDERS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127})*$"
 
@@ -52,6 +54,9 @@ class Settings(BaseSettings):
     device_hour_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     #: The key that the command line and scripts send, where one is asked for.
     api_key: SecretStr | None = None
+
+    #: How lines of the log look: words, or one JSON object a line.
+    log: LogForm = "text"
 
     #: A TOML file with more models, accelerators and styles (see `jobs/catalog.toml`).
     catalog: Path | None = None

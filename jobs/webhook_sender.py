@@ -44,7 +44,7 @@ class Sender:
             try:
                 self.step()
             except FewstepError as error:
-                log.warning("webhooks wait: %s", error)
+                log.warning("webhooks_wait error=%s", error)
 
     def step(self) -> None:
         """What happened since the last time, and what is due."""

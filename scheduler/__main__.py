@@ -8,6 +8,7 @@ from types import FrameType
 
 from jobs.catalog import load_catalog
 from jobs.errors import FewstepError
+from jobs.logs import start_logging
 from jobs.redis_client import check_server, control_client
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
@@ -20,7 +21,8 @@ log = logging.getLogger("scheduler")
 
 def main() -> int:
     """Run until SIGTERM or SIGINT; renderers stay, and are adopted by the next scheduler."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = Settings()
+    start_logging(settings.log)
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -29,7 +31,6 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    settings = Settings()
     try:
         client = control_client(settings.redis_url.get_secret_value())
         check_server(client)
@@ -42,7 +43,7 @@ def main() -> int:
     queue = ShardQueue(client, keep_ms=settings.keep_ms)
     pool = Pool(settings.max_renderers)
     scheduler = Scheduler(settings, queue, store, catalog, pool)
-    log.info("scheduling redis and store are reachable, slots=%s", scheduler.pool.slots())
+    log.info("scheduling slots=%s", scheduler.pool.slots())
     scheduler.run(stop)
     return 0
 

@@ -64,7 +64,7 @@ class Chores:
             return []
         back = []
         for job_id in recover_jobs(self.store, self.queue, self.settings.s3_prefix):
-            log.warning("restored job=%s: Redis did not know it", job_id)
+            log.warning("restored job=%s", job_id)
             back.append(job_id)
         self.queue.note_restored(life)
         return back

@@ -172,4 +172,4 @@ def _close(
     )
     write_outcome(store, layout, ended, round_number(record.job_id))
     queue.finish(record.job_id, outcome, reason, counts=(done, failed))
-    log.info("%s job=%s reason=%s", outcome, record.job_id, reason)
+    log.info("ended job=%s outcome=%s reason=%s", record.job_id, outcome, reason)

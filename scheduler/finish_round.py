@@ -54,7 +54,13 @@ def finish_round(
     )
     write_outcome(store, layout, last, again.number)
     close_round(queue, store, again, last)
-    log.info("round_%s job=%s made=%s failed=%s", outcome, record.job_id, last.done, failed)
+    log.info(
+        "round_ended job=%s outcome=%s made=%s failed=%s",
+        record.job_id,
+        outcome,
+        last.done,
+        failed,
+    )
 
 
 def close_round(queue: ShardQueue, store: Store, again: Round, last: Ended) -> None:

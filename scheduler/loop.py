@@ -44,6 +44,7 @@ class Scheduler:
     _recipes: dict[str, Recipe] = field(default_factory=dict)
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
+    _told_at: float = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop; a step that fails is logged and repeated."""
@@ -71,9 +72,21 @@ class Scheduler:
     def step(self) -> Decision:
         """One round: observe, decide, apply."""
         self.queue.reap()
-        decision = decide(self.observe())
+        facts = self.observe()
+        self._tell(facts)
+        decision = decide(facts)
         self.apply(decision)
         return decision
+
+    def _tell(self, facts: Facts) -> None:
+        """Let the metrics know, now and then, what the pool is like."""
+        if self.clock() - self._told_at < BEAT_S:
+            return
+        self._told_at = self.clock()
+        draining = sum(one.draining for one in facts.renderers)
+        self.queue.note_pool(
+            {"slots": facts.slots, "renderers": len(facts.renderers), "draining": draining}
+        )
 
     def observe(self) -> Facts:
         """What waits, who is there, and how many may be."""

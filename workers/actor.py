@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 
 from jobs.errors import BadConfiguration, FewstepError, Unreachable
+from jobs.logs import start_logging
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
@@ -75,9 +76,6 @@ class Renderer:
 
     def _live(self) -> None:
         """The whole life of this process: whatever happens here, it ends with it."""
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
         status = 1
         try:
             self._run()
@@ -95,6 +93,7 @@ class Renderer:
 
     def _run(self) -> None:
         settings = Settings()
+        start_logging(settings.log)
         forbid_remote_code(hub_access=settings.hub_access)
         worker = f"{self._name}.{uuid.uuid4().hex[:6]}"
         redis_url = settings.redis_url.get_secret_value()

@@ -77,11 +77,15 @@ class Claims:
         try:
             return self.outlast(held, lambda: self.source.fetch(held))
         except LeaseLost as error:
-            log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
+            log.warning(
+                "lease_lost job=%s unit=%s error=%s", held.lease.job_id, held.lease.unit, error
+            )
             self.release(held, str(error))
             return None
         except (FewstepError, RedisError) as error:
-            log.error("fetch_failed unit=%s error=%s", held.lease.unit, error)
+            log.error(
+                "fetch_failed job=%s unit=%s error=%s", held.lease.job_id, held.lease.unit, error
+            )
             self.release(held, f"its rows cannot be read: {error}")
             raise
 
@@ -98,7 +102,7 @@ class Claims:
                     return ask()
             except Unreachable as error:
                 unit = held.lease.unit
-                log.warning("store_away unit=%s error=%s", unit, error)
+                log.warning("store_away job=%s unit=%s error=%s", held.lease.job_id, unit, error)
                 if self.draining.wait(STORE_AWAY_S):
                     raise LeaseLost("told to leave while the store is away", where=unit) from error
                 held.check(time.monotonic())
@@ -125,4 +129,4 @@ class Claims:
             )
         except (FewstepError, RedisError) as error:
             # The lease runs out by itself.
-            log.warning("give_up_failed unit=%s error=%s", lease.unit, error)
+            log.warning("give_up_failed job=%s unit=%s error=%s", lease.job_id, lease.unit, error)

@@ -101,8 +101,8 @@ def compiled_renderer(
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             # The first batch finds the shape that fits, and compiles it.
             return renderer
-        log.warning("compile_failed model=%s: its pictures come from eager nets", recipe.model)
-        log.warning("compile_failed error=%s", error)
+        # Its pictures come from eager nets.
+        log.warning("compile_failed model=%s error=%s", recipe.model, error)
         return None
     return renderer
 

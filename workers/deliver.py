@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,9 +11,11 @@ from redis import RedisError
 
 from jobs.commit import Committed, LeaseArbiter, adopt_unit, commit_unit
 from jobs.errors import BadConfiguration, FewstepError, LeaseLost, Unreachable
+from jobs.queue_values import DoneAnswer
 from jobs.records import Maker
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
+from jobs.tallies import adopted, rendered
 from workers.claims import Claims
 from workers.device_faults import exhausted
 from workers.leases import LeaseKeeper
@@ -51,6 +53,7 @@ class Delivery:
             return False
         log.info("adopted job=%s unit=%s", lease.job_id, lease.unit)
         self._report(work, found.manifest.failed, 0.0)
+        self._tally(work, adopted())
         return True
 
     def commit(self, work: Work, shard: RenderedShard) -> FewstepError | None:
@@ -58,33 +61,33 @@ class Delivery:
 
         Runs on a thread whose result nobody waits for: whatever goes wrong ends the lease here.
         """
-        unit = work.held.lease.unit
+        lease = work.held.lease
         try:
             self._commit(work, shard)
         except LeaseLost as error:
             # Somebody else has this unit, or has it done: our pictures are not needed. Whoever
             # claims it next adopts what is there.
-            log.warning("commit_lost unit=%s error=%s", unit, error)
+            log.warning("commit_lost job=%s unit=%s error=%s", lease.job_id, lease.unit, error)
             self.claims.release(work.held, str(error))
         except BadConfiguration as error:
-            log.error("commit_refused unit=%s error=%s", unit, error)
+            log.error("commit_refused job=%s unit=%s error=%s", lease.job_id, lease.unit, error)
             self.claims.release(work.held, str(error))
             return error
         except (FewstepError, RedisError) as error:
-            log.error("commit_failed unit=%s error=%s", unit, error)
+            log.error("commit_failed job=%s unit=%s error=%s", lease.job_id, lease.unit, error)
             self.claims.release(work.held, str(error))
         except Exception as error:
             return self._broke(work, error)
         return None
 
     def _broke(self, work: Work, error: Exception) -> FewstepError | None:
-        unit, known = work.held.lease.unit, exhausted(error)
+        lease, known = work.held.lease, exhausted(error)
         if known is not None:
-            log.error("commit_impossible unit=%s error=%s", unit, known)
+            log.error("commit_impossible job=%s unit=%s error=%s", lease.job_id, lease.unit, known)
             self.claims.release(work.held, str(known))
             return known
         # A bug: counted against the unit, or it would come back for ever.
-        log.exception("commit_broke unit=%s", unit, exc_info=error)
+        log.exception("commit_broke job=%s unit=%s", lease.job_id, lease.unit, exc_info=error)
         self.claims.crash(work.held, f"{type(error).__name__}: {error}")
         return None
 
@@ -96,6 +99,7 @@ class Delivery:
             pictures.append(picture.result())
             self.keeper.moved()
         encode_ms = (time.perf_counter() - started) * 1e3
+        times = shard.times.model_copy(update={"encode_ms": encode_ms})
         work.held.check(time.monotonic())
         write = partial(
             commit_unit,
@@ -108,9 +112,20 @@ class Delivery:
             lease.attempt - 1,
             pictures,
             self.maker,
-            shard.times.model_copy(update={"encode_ms": encode_ms}),
+            times,
         )
-        self._report(work, self._write(work, write).manifest.failed, shard.device_ms)
+        manifest = self._write(work, write).manifest
+        answer = self._report(work, manifest.failed, shard.device_ms)
+        records = [picture.record for picture in pictures]
+        self._tally(work, rendered(records, times, manifest.times.upload_ms, answer))
+
+    def _tally(self, work: Work, tallies: Mapping[str, float]) -> None:
+        """Add to the counters of `/metrics`; where Redis is away just now they miss a unit."""
+        lease = work.held.lease
+        try:
+            self.queue.note_totals(tallies)
+        except (FewstepError, RedisError) as error:
+            log.warning("tally_lost job=%s unit=%s error=%s", lease.job_id, lease.unit, error)
 
     def _write(self, work: Work, write: Callable[[], Committed]) -> Committed:
         """Commit; where the store is away, the pictures are kept until it is back."""
@@ -118,13 +133,14 @@ class Delivery:
             with self.keeper.uploading():
                 return write()
         except Unreachable as error:
-            log.warning("commit_waits unit=%s error=%s", work.held.lease.unit, error)
+            lease = work.held.lease
+            log.warning("commit_waits job=%s unit=%s error=%s", lease.job_id, lease.unit, error)
         # A unit that fails again although the store answers is given back, and that counts.
         self.claims.outlast(work.held, partial(self.store.head, work.layout.job))
         with self.keeper.uploading():
             return write()
 
-    def _report(self, work: Work, failed: int, device_ms: float) -> None:
+    def _report(self, work: Work, failed: int, device_ms: float) -> DoneAnswer:
         lease = work.held.lease
         answer = self.queue.done(
             lease.job_id,
@@ -139,3 +155,4 @@ class Delivery:
         with self._counting:
             self.images_done += work.unit.images
         log.info("shard_done job=%s unit=%s answer=%s", lease.job_id, lease.unit, answer)
+        return answer

@@ -81,7 +81,9 @@ class Pipeline:
             try:
                 held.check(time.monotonic())
             except LeaseLost as error:
-                log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
+                log.warning(
+                    "lease_lost job=%s unit=%s error=%s", held.lease.job_id, held.lease.unit, error
+                )
                 self._let_go(flight)
                 # Of a job that ends, the queue waits for this word; a lease that is lost has none.
                 self.claims.release(held, str(error))

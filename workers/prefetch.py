@@ -104,22 +104,26 @@ class Prefetch:
         try:
             return self._claims.outlast(held, lambda: self._adopt(work))
         except LeaseLost as error:
-            log.warning("lease_lost unit=%s error=%s", held.lease.unit, error)
+            log.warning(
+                "lease_lost job=%s unit=%s error=%s", held.lease.job_id, held.lease.unit, error
+            )
             self._claims.release(held, str(error))
             return True
         except (FewstepError, RedisError) as error:
-            log.error("adopt_failed unit=%s error=%s", held.lease.unit, error)
+            log.error(
+                "adopt_failed job=%s unit=%s error=%s", held.lease.job_id, held.lease.unit, error
+            )
             self._claims.release(held, str(error))
             raise
 
     def _broke(self, held: Held, error: Exception) -> None:
-        unit, known = held.lease.unit, exhausted(error)
+        lease, known = held.lease, exhausted(error)
         if known is not None:
-            log.error("read_impossible unit=%s error=%s", unit, known)
+            log.error("read_impossible job=%s unit=%s error=%s", lease.job_id, lease.unit, known)
             self._claims.release(held, str(known))
             raise known from error
         # A bug, or a file of another release: counted against the unit, or it would come back for
         # ever. Only a unit that was begun is counted against.
-        log.exception("read_broke unit=%s", unit, exc_info=error)
+        log.exception("read_broke job=%s unit=%s", lease.job_id, lease.unit, exc_info=error)
         held.progress = held.lease.first
         self._claims.crash(held, f"{type(error).__name__}: {error}")

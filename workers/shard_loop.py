@@ -165,7 +165,7 @@ class ShardLoop:
         if age is not None and age < self.settings.orphan_ms:
             self._last_scheduler = time.monotonic()
         elif (time.monotonic() - self._last_scheduler) * 1e3 > self.settings.orphan_ms:
-            log.warning("orphaned worker=%s: no scheduler lives, leaving", self.worker)
+            log.warning("orphaned worker=%s", self.worker)
             self.draining.set()
 
     def _note_fatal(self, error: Exception) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from jobs.api.app import create_app
 from jobs.errors import BadConfiguration, FewstepError
+from jobs.logs import start_logging
 from jobs.settings import Settings
 
 #: Open event streams get this long when the server is told to end.
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = _settings()
         if settings.keys == "off":
             require_loopback(chosen.host)
+        start_logging(settings.log)
         app = create_app(settings)
     except FewstepError as error:
         print(f"fewstep API: {error}", file=sys.stderr)
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app,
         host=chosen.host,
         port=chosen.port,
+        # Its own loggers write through ours.
+        log_config=None,
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,

@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises BadConfiguration for settings that cannot be right.
     """
     house = House(settings)
-    fan = EventFan(house.feed)
+    fan = EventFan(house.feed, house.metrics.note_event)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -59,7 +59,7 @@ class House:
         #: Answers or fails within two seconds: for health checks.
         self.probe = heartbeat_client(url)
         self.views_of = lru_cache(TENANTS_KEPT)(self._views_of)
-        self.metrics = Metrics(self.queue)
+        self.metrics = Metrics(self.queue, self.probe)
         self.references = References(settings, UPLOAD_MAX)
         self._lock = threading.Lock()
         self._store: Store | None = None
@@ -93,7 +93,7 @@ class House:
             try:
                 hooks = self.hooks
             except FewstepError as error:
-                log.warning("webhooks wait: %s", error)
+                log.warning("webhooks_wait error=%s", error)
                 stop.wait(RETRY_S)
                 continue
             Sender(self.queue, self.feed, self.outbox, hooks, self.settings.webhooks).run(stop)

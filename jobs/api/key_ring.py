@@ -82,7 +82,8 @@ class KeyRing:
             # After the wait, which may be longer than the time until the next try.
             self._tried_at, self._fault = self._clock(), error
             if self._read_at is not None:
-                log.warning("keys are %.0f s old: %s", self._tried_at - self._read_at, error)
+                age_s = self._tried_at - self._read_at
+                log.warning("keys_old seconds=%.0f error=%s", age_s, error)
             return
         self._read_at = self._tried_at = begin
         self._fault = None

@@ -151,7 +151,9 @@ def _reply(
 async def _on_fewstep_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FewstepError)
     if error.http_status >= 500 and not isinstance(error, Unreachable | NoCapacity):
-        log.error("%s %s: %s", request.method, request.url.path, error)
+        log.error(
+            "request_failed method=%s path=%s error=%s", request.method, request.url.path, error
+        )
     wait = getattr(error, "retry_after_s", None)
     return _reply(
         request, error.http_status, error.code, error.message, error.where, error.remedy, wait
@@ -179,7 +181,7 @@ async def _on_hang_up(request: Request, error: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("request_broke method=%s path=%s", request.method, request.url.path, exc_info=error)
     return _reply(request, 500, "internal", "something went wrong in the API; its log says what")
 
 

@@ -135,7 +135,7 @@ def readyz(house: UsesHouse) -> Health:
     dependencies=[ADMIN],
 )
 def metrics(house: UsesHouse) -> Response:
-    """Jobs and images by state, what waits for each engine, renderers, requests and their times.
+    """Queue, pool, rendering, failures, the store, Redis, requests: docs/operations.md lists them.
 
     Takes a key with the scope `admin` where keys are asked for.
     """

@@ -31,8 +31,10 @@ RECONNECT_MS = 1_000
 class EventFan:
     """One reader of the queue's stream for all open connections of this process."""
 
-    def __init__(self, feed: EventFeed) -> None:
+    def __init__(self, feed: EventFeed, noticed: Callable[[str], None] = lambda kind: None) -> None:
+        """`noticed` is told the type of every event that passes."""
         self._feed = feed
+        self._noticed = noticed
         self._listeners: dict[str, set[asyncio.Queue[Event]]] = {}
 
     async def run(self) -> None:
@@ -44,11 +46,12 @@ class EventFan:
                     cursor = await asyncio.to_thread(self._feed.newest)
                 page = await asyncio.to_thread(self._feed.read, cursor, block_ms=BLOCK_MS)
             except FewstepError as error:
-                log.warning("no events: %s", error)
+                log.warning("events_away error=%s", error)
                 await asyncio.sleep(BLOCK_MS / 1000)
                 continue
             cursor = page.cursor
             for event in page.events:
+                self._noticed(event.type)
                 self._hand_out(event)
 
     def _hand_out(self, event: Event) -> None:
@@ -125,7 +128,7 @@ def _again(look: Callable[[], JobView], before: JobView) -> JobView:
     try:
         return look()
     except FewstepError as error:
-        log.warning("no view: %s", error)
+        log.warning("view_failed error=%s", error)
         return before
 
 

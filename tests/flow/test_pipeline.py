@@ -103,6 +103,15 @@ def test_the_tail_of_a_shard_is_filled_by_the_next(
     assert [len(one) for one in batches] == [16, 16, 8]
 
 
+def test_units_are_tallied_for_the_metrics(house: House) -> None:
+    job = submit(house, "a", 20, 10)
+    house.render(job)
+    totals = house.queue.totals()
+    assert (totals["image:ok"], totals["unit:ok"]) == (20, 2)
+    for name in ("work:denoise", "work:decode", "work:upload", "stall:work"):
+        assert totals[name] > 0, name
+
+
 def test_no_more_is_claimed_than_two_batches_need(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,14 +5,20 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
+from jobs.api.queue_metrics import ENGINES_MAX, PAIRS_MAX
+from jobs.draft import device_seconds
 from jobs.queue_speeds import Speed
+from jobs.queue_values import SubmitRequest
 from jobs.settings import Settings
 from tests.api_calls import BODY, submit
 from tests.api_keys import KeyedApi
 from tests.api_renderer import finish_dataset, job_of, render_shards
 from tests.api_servers import RunningApi, serving
 from tests.made_shards import MAKER
+from tests.s3_servers import settings_for
+from tests.servers import free_port, wait_until
 
 
 def estimate(http: httpx.Client) -> dict[str, object]:
@@ -196,8 +202,15 @@ def test_metrics_tell_queue_renderers_stages_and_requests(
 
     assert before["fewstep_jobs state=run"] == 1
     assert before["fewstep_images state=waiting"] == 4
-    assert before[f"fewstep_queue_images engine={engine}"] == 4
-    assert before["fewstep_renderers state=rendering"] == 1
+    assert before[f"fewstep_queue_images engine={engine} tenant=default"] == 4
+    cost = device_seconds(job_of(api, waiting).recipe)
+    waits = before[f"fewstep_queue_device_seconds engine={engine} tenant=default"]
+    assert waits == pytest.approx(4 * cost)
+    assert 0 <= before["fewstep_queue_wait_seconds"] < 600
+    assert before[f"fewstep_renderers engine={engine} state=rendering"] == 1
+    assert before["fewstep_redis_up"] == 1
+    assert before["fewstep_redis_memory_bytes"] > 0
+    assert before["fewstep_store_requests_total operation=PutObject result=ok"] > 0
     assert before["fewstep_done_images_total state=ok"] == 3
     assert before["fewstep_done_images_total state=failed"] == 1
     assert before["fewstep_stage_seconds_total stage=denoising"] == pytest.approx(0.033, abs=0.01)
@@ -206,6 +219,76 @@ def test_metrics_tell_queue_renderers_stages_and_requests(
     strange = "fewstep_http_requests_total method=any route=none status=404"
     assert after[strange] == before.get(strange, 0) + 1
     assert not any(waiting in name for name in after)
+
+
+def test_what_renderers_and_the_scheduler_tell_is_shown(
+    http: httpx.Client, api: RunningApi
+) -> None:
+    before = samples(http.get("/metrics").text)
+    api.queue.note_totals(
+        {"image:nan": 1, "work:denoise": 0.5, "stall:store": 0.25, "unit:late": 1}
+    )
+    api.queue.note_pool({"slots": 8, "renderers": 3, "draining": 1})
+    after = samples(http.get("/metrics").text)
+
+    for name, more in (
+        ("fewstep_rendered_images_total status=nan", 1),
+        ("fewstep_work_seconds_total stage=denoise", 0.5),
+        ("fewstep_stall_seconds_total cause=store", 0.25),
+        ("fewstep_units_total answer=late", 1),
+    ):
+        assert after[name] == before.get(name, 0) + more
+    pool = [after[f"fewstep_pool_{name}"] for name in ("slots", "renderers", "draining")]
+    assert pool == [8, 3, 1]
+    assert api.redis.ttl(api.queue.key("pool")) > 0
+
+
+def test_events_are_counted_as_they_pass(http: httpx.Client, api: RunningApi) -> None:
+    name = "fewstep_events_total type=submit"
+    before = samples(http.get("/metrics").text).get(name, 0)
+    submit(http)
+
+    wait_until(lambda: samples(http.get("/metrics").text).get(name, 0) > before, "the event")
+
+
+def test_many_tenants_and_engines_are_few_labels(http: httpx.Client, api: RunningApi) -> None:
+    for number in range(PAIRS_MAX + 5):
+        api.queue.submit(
+            SubmitRequest(
+                job_id=f"j{number}",
+                tenant=f"tenant{number}",
+                engine_key=f"engine{number}",
+                images=1_000 - number,
+                shard_images=1_000,
+                spec_sha256="0" * 64,
+            )
+        )
+    for number in range(ENGINES_MAX + 5):
+        info = {"engine_key": f"e{number}", "state": f"made up {number}"}
+        api.queue.heartbeat(f"w{number}", info)
+    found = samples(http.get("/metrics").text)
+    queue = {name: value for name, value in found.items() if "fewstep_queue_images" in name}
+    renderers = [name for name in found if name.startswith("fewstep_renderers ")]
+
+    assert len(queue) == PAIRS_MAX + 1
+    # The shallowest five together.
+    rest = sum(1_000 - number for number in range(PAIRS_MAX, PAIRS_MAX + 5))
+    assert queue["fewstep_queue_images engine=other tenant=other"] == rest
+    assert len(renderers) == ENGINES_MAX + 1
+    assert all("state=other" in name for name in renderers)
+
+
+def test_without_redis_the_metrics_say_so(moto_url: str) -> None:
+    url = SecretStr(f"redis://127.0.0.1:{free_port()}/0")
+    settings = settings_for(moto_url).model_copy(update={"redis_url": url})
+    with serving(settings) as api_url, httpx.Client(base_url=api_url, trust_env=False) as http:
+        http.get("/healthz")
+        reply = http.get("/metrics", timeout=20)
+    found = samples(reply.text)
+
+    assert (reply.status_code, found["fewstep_redis_up"]) == (200, 0)
+    assert found["fewstep_http_requests_total method=GET route=/healthz status=200"] >= 1
+    assert not any(name.startswith("fewstep_jobs") for name in found)
 
 
 def test_a_made_up_method_is_no_label(http: httpx.Client) -> None:
