@@ -70,6 +70,12 @@ class QueueViews(QueueScript):
             engines.setdefault(job.engine_key, []).append(job)
         return [_backlog(engine_key, engines[engine_key]) for engine_key in sorted(engines)]
 
+    def tenant_weights(self) -> dict[str, float]:
+        """Every tenant's share, as the last job of each was submitted with."""
+        with explained():
+            found = self._client.hgetall(self.key("tenant_weight"))
+        return {tenant: float(weight) for tenant, weight in found.items()}
+
     def states(self, job_ids: Sequence[str]) -> list[str]:
         """The state of each job, "" for one that the queue does not know: one cheap question."""
         with explained():

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
 
     #: Renderers at most; each takes a whole GPU, or a CPU slot where there are none.
     max_renderers: int = Field(default=8, ge=1, le=100_000)
+    #: An engine gets renderers enough to end its work in so many seconds, measured in device time;
+    #: 0: as many as there are slots and shards.
+    drain_s: float = Field(default=0.0, ge=0.0, le=1e7, allow_inf_nan=False)
+    #: Renderers of one engine: kept although nothing waits for it, and at most.
+    engine_least: int = Field(default=0, ge=0, le=100_000)
+    engine_most: int = Field(default=100_000, ge=1, le=100_000)
     #: An engine without work keeps its renderers this long.
     idle_ms: int = Field(default=300_000, ge=0)
     #: CPU threads of each renderer without a GPU.

@@ -13,12 +13,15 @@ from jobs.catalog import Catalog
 from jobs.errors import DamagedJob, FewstepError, NotFound
 from jobs.queue_values import QueueJob
 from jobs.recipe import Recipe
+from jobs.records import LoadTimes
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.specs import read_job
 from jobs.store import Store
 from scheduler.chores import Chores
-from scheduler.policy import Decision, EngineDemand, Facts, RendererFact, decide
+from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
+from scheduler.observing import Beats, demand_of, waits
+from scheduler.policy import decide
 from scheduler.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ class Scheduler:
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
     _told_at: float = float("-inf")
+    #: Engine -> what loading it took, as its renderers measured.
+    _loads: dict[str, LoadTimes] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop; a step that fails is logged and repeated."""
@@ -90,19 +95,30 @@ class Scheduler:
 
     def observe(self) -> Facts:
         """What waits, who is there, and how many may be."""
-        jobs = self.queue.open_jobs()
-        beats = {record.info.get("actor", ""): record.info for record in self.queue.renderers()}
+        jobs, beats = self.queue.open_jobs(), Beats.of(self.queue.renderers())
         actors = self.pool.actors()
-        demands = self._demands(jobs, {actor.engine_key for actor in actors})
+        self._loads |= beats.loads
+        demands = self._demands(jobs, {actor.engine_key for actor in actors}, beats)
         renderers = [
             RendererFact(
                 actor.name,
                 actor.engine_key,
-                draining=bool(beats.get(actor.name, {}).get("draining")),
+                draining=actor.name in beats.draining,
+                idle=actor.name in beats.idle,
             )
             for actor in actors
         ]
-        return Facts(self.pool.slots(), demands, renderers, self.settings.idle_ms)
+        settings = self.settings
+        return Facts(
+            self.pool.slots(),
+            demands,
+            renderers,
+            settings.idle_ms,
+            drain_s=settings.drain_s,
+            least=settings.engine_least,
+            most=settings.engine_most,
+            weights=self.queue.tenant_weights(),
+        )
 
     def apply(self, decision: Decision) -> None:
         """Start and drain as decided."""
@@ -116,11 +132,11 @@ class Scheduler:
             for _ in range(count):
                 self.pool.start(recipe)
 
-    def _demands(self, jobs: list[QueueJob], held: set[str]) -> list[EngineDemand]:
+    def _demands(self, jobs: list[QueueJob], held: set[str], beats: Beats) -> list[EngineDemand]:
         """What each engine has to do; engines that only hold renderers are listed as idle."""
         by_engine: dict[str, list[QueueJob]] = {key: [] for key in held}
         for job in jobs:
-            if job.state == "run" or job.units_in_flight:
+            if waits(job):
                 by_engine.setdefault(job.engine_key, []).append(job)
         for memory in (self._busy_at, self._served_at):
             for key in memory.keys() - by_engine.keys():
@@ -128,15 +144,19 @@ class Scheduler:
         demands = []
         for key, own in sorted(by_engine.items()):
             self._learn(key, own)
-            demands.append(self._timed(_demand(key, own), key in held))
+            recipe, load = self._recipes.get(key), self._loads.get(key)
+            demand = demand_of(key, own, recipe.base_key if recipe else "", load)
+            # While it loads it has not been served; one that cannot load had its turn.
+            served = not own or any(job.units_in_flight for job in own) or key in beats.broken
+            demands.append(self._timed(demand, served))
         return demands
 
-    def _timed(self, demand: EngineDemand, held: bool) -> EngineDemand:
-        """The demand with how long its engine has been idle, or without a renderer."""
+    def _timed(self, demand: EngineDemand, served: bool) -> EngineDemand:
+        """The demand with how long its engine has been idle, or was not served."""
         now, key = self.clock(), demand.engine_key
         if demand.units or key not in self._busy_at:
             self._busy_at[key] = now
-        if held or key not in self._served_at:
+        if served or key not in self._served_at:
             self._served_at[key] = now
         return replace(
             demand,
@@ -155,14 +175,3 @@ class Scheduler:
                 continue
             self._recipes[engine_key] = spec.recipe
             return
-
-
-def _demand(engine_key: str, jobs: list[QueueJob]) -> EngineDemand:
-    waiting = [job for job in jobs if job.state == "run"]
-    return EngineDemand(
-        engine_key,
-        units_waiting=sum(-(-job.images_waiting // job.shard_images) for job in waiting),
-        units_in_flight=sum(job.units_in_flight for job in jobs),
-        images_waiting=sum(job.images_waiting for job in waiting),
-        priority=max((job.priority for job in waiting), default=0),
-    )

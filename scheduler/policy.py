@@ -1,139 +1,106 @@
 """Which engines get how many renderers: facts in, decisions out, no Ray, Redis or clock inside."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping
 
-#: An engine waits this long before it may take the slot of an equal one that is at work: loading
-#: weights costs up to minutes, and engines that take turns by the second only load.
-TURN_MS = 300_000
-
-
-@dataclass(frozen=True)
-class EngineDemand:
-    """What one engine has to do: units nobody holds, units in flight, its most urgent job."""
-
-    engine_key: str
-    units_waiting: int
-    units_in_flight: int
-    images_waiting: int
-    priority: int = 0
-    #: How long nothing has waited or run for it.
-    idle_ms: int = 0
-    #: How long it has had work and no renderer.
-    starved_ms: int = 0
-
-    @property
-    def units(self) -> int:
-        """Units that a renderer could be busy with."""
-        return self.units_waiting + self.units_in_flight
-
-
-@dataclass(frozen=True)
-class RendererFact:
-    """A renderer there is, pending ones included."""
-
-    name: str
-    engine_key: str
-    draining: bool = False
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that the policy knows. `slots`: how many renderers the cluster may hold."""
-
-    slots: int
-    demands: Sequence[EngineDemand] = ()
-    renderers: Sequence[RendererFact] = ()
-    idle_limit_ms: int = 300_000
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to change: renderers to start by engine, renderers to drain by name."""
-
-    start: Mapping[str, int] = field(default_factory=dict)
-    drain: tuple[str, ...] = ()
+from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
+from scheduler.shares import DEFER_MS, rank_of, targets
 
 
 def decide(facts: Facts) -> Decision:
-    """Shares the slots among the engines that have work; what is over may stay until idle too long.
+    """Bring the pool nearer to its targets, by what a change costs.
 
-    An engine with work gets at least one slot, by priority, while there are slots; the rest goes
-    by waiting images, never more than an engine has units. A renderer without work gives its slot
-    up only when another engine needs it, or when it has been idle beyond the limit.
+    Free slots are filled first. Then renderers whose engine has nothing to do give theirs up; a
+    renderer at work only where the other engine is more urgent, has waited long, or has more to
+    do than the swap costs. Without need nobody goes, but who was idle too long.
     """
-    wanted = _shares(facts)
-    idle = {demand.engine_key: demand.idle_ms for demand in facts.demands}
+    want = targets(facts)
     active = [one for one in facts.renderers if not one.draining]
-    surplus: list[RendererFact] = []
-    missing: dict[str, int] = {}
-    engines = dict.fromkeys([one.engine_key for one in active] + list(wanted))
-    for engine in engines:
-        own = [one for one in active if one.engine_key == engine]
-        want = wanted.get(engine, 0)
-        surplus += own[want:]
-        if want > len(own):
-            missing[engine] = want - len(own)
-    drain = [
-        one.name
-        for one in surplus
-        if wanted.get(one.engine_key, 0) == 0
-        and idle.get(one.engine_key, facts.idle_limit_ms) >= facts.idle_limit_ms
-    ]
-    free = facts.slots - len(facts.renderers)
-    short = sum(missing.values()) - max(0, free)
-    # Slots that are already being freed come first; only then is a surplus renderer asked to go.
-    short -= sum(one.draining for one in facts.renderers) + len(drain)
-    for one in surplus:
-        if short <= 0:
-            break
-        if one.name not in drain:
-            drain.append(one.name)
-            short -= 1
-    return Decision(_fill(missing, free), tuple(drain))
-
-
-def _shares(facts: Facts) -> dict[str, int]:
-    """Slots by engine: one each, then the rest by waiting images.
-
-    The urgent come first; among equals those who waited a whole turn, then those who hold a
-    renderer, so that a slot does not change hands with every shard.
-    """
-    held: dict[str, int] = {}
-    for one in facts.renderers:
-        held[one.engine_key] = held.get(one.engine_key, 0) + (not one.draining)
-    busy = sorted(
-        (demand for demand in facts.demands if demand.units > 0),
-        key=lambda demand: (
-            -demand.priority,
-            demand.starved_ms < TURN_MS,
-            not held.get(demand.engine_key),
-            -demand.images_waiting,
-            demand.engine_key,
-        ),
-    )
-    shares = {demand.engine_key: 1 for demand in busy[: facts.slots]}
-    for _ in range(facts.slots - len(shares)):
-        open_ones = [one for one in busy if shares.get(one.engine_key, 0) < one.units]
-        if not open_ones:
-            break
-        neediest = max(open_ones, key=lambda one: _need(one, shares[one.engine_key], held))
-        shares[neediest.engine_key] += 1
-    return shares
-
-
-def _need(demand: EngineDemand, share: int, held: Mapping[str, int]) -> float:
-    """Waiting images per renderer after one more; twice that where the renderer is there."""
-    keeps = 2 if share < held.get(demand.engine_key, 0) else 1
-    return keeps * demand.images_waiting / (share + 1)
-
-
-def _fill(missing: Mapping[str, int], free: int) -> dict[str, int]:
-    """As many of the missing renderers as there are free slots, in order."""
+    surplus = _surplus(active, want)
+    drain = _leave(surplus, facts, want)
+    surplus = [one for one in surplus if one.name not in drain]
+    # The budget may have shrunk under them; none at all is a cluster that does not answer yet.
+    for one in surplus[: max(0, len(active) - len(drain) - facts.slots) if facts.slots else 0]:
+        drain.append(one.name)
+    surplus = [one for one in surplus if one.name not in drain]
+    free = max(0, facts.slots - len(facts.renderers))
+    # Slots that are being freed already are waited for.
+    freeing = len(facts.renderers) - len(active) + len(drain)
     start: dict[str, int] = {}
-    for engine, count in missing.items():
-        granted = min(count, max(0, free))
-        if granted:
-            start[engine] = granted
-        free -= granted
-    return start
+    held = Counter(one.engine_key for one in active)
+    demands = {one.engine_key: one for one in facts.demands}
+    for engine, count in want.items():
+        missing = max(0, count - held[engine])
+        started = min(missing, free)
+        if started:
+            start[engine] = started
+        waited = min(missing - started, freeing)
+        free, freeing = free - started, freeing - waited
+        for number in range(missing - started - waited):
+            share = demands[engine].cost_s / (held[engine] + started + waited + number + 1)
+            victim = _victim(surplus, demands[engine], share, demands)
+            if victim is None:
+                break
+            surplus.remove(victim)
+            drain.append(victim.name)
+    return Decision(start, tuple(drain))
+
+
+def _surplus(active: list[RendererFact], want: Mapping[str, int]) -> list[RendererFact]:
+    """Renderers beyond their engine's target: of each engine those that have nothing in hand."""
+    found: list[RendererFact] = []
+    for engine in dict.fromkeys(one.engine_key for one in active):
+        own = sorted((one for one in active if one.engine_key == engine), key=lambda one: one.idle)
+        found += own[want.get(engine, 0) :]
+    return found
+
+
+def _leave(surplus: list[RendererFact], facts: Facts, want: Mapping[str, int]) -> list[str]:
+    """Those whose engine has had nothing to do for too long, but for the least that it keeps."""
+    idle = {one.engine_key: one.idle_ms for one in facts.demands}
+    kept = Counter[str]()
+    leaving = []
+    for one in surplus:
+        limit = facts.idle_limit_ms
+        if want.get(one.engine_key) or idle.get(one.engine_key, limit) < limit:
+            continue
+        kept[one.engine_key] += 1
+        if kept[one.engine_key] > facts.least:
+            leaving.append(one.name)
+    return leaving
+
+
+def _victim(
+    surplus: list[RendererFact],
+    newcomer: EngineDemand,
+    share_s: float,
+    demands: Mapping[str, EngineDemand],
+) -> RendererFact | None:
+    """Whose slot the newcomer takes, as cheaply as may be; None where it has to wait.
+
+    `share_s`: device-seconds of its work that the slot would get.
+    """
+    urgent = max(rank_of(newcomer, work) for work in newcomer.work)
+
+    def cost(one: RendererFact) -> tuple[bool, bool, bool, int]:
+        holder = demands.get(one.engine_key)
+        busy = holder is not None and holder.units > 0
+        other = holder is None or not holder.base_key or holder.base_key != newcomer.base_key
+        return (busy, not one.idle, other, _least_rank(holder))
+
+    def gives(one: RendererFact) -> bool:
+        holder = demands.get(one.engine_key)
+        if holder is None or not holder.units or newcomer.starved_ms >= DEFER_MS:
+            return True
+        same = holder.base_key and holder.base_key == newcomer.base_key
+        # It has to be loaded, and the other one again afterwards.
+        swap_s = newcomer.refit_s + holder.refit_s if same else newcomer.load_s + holder.load_s
+        return urgent > _least_rank(holder) or share_s > swap_s
+
+    return min(filter(gives, surplus), key=cost, default=None)
+
+
+def _least_rank(holder: EngineDemand | None) -> int:
+    """What a renderer too many works on: the least urgent of its engine's."""
+    works = holder.work if holder is not None else ()
+    return min((rank_of(holder, work) for work in works if holder is not None), default=-1)

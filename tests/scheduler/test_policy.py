@@ -1,20 +1,28 @@
 """The policy as a table: facts in, decisions out."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from scheduler.policy import Decision, EngineDemand, Facts, RendererFact, decide
+from scheduler.facts import Decision, EngineDemand, Facts, RendererFact, Work
+from scheduler.policy import decide
+from scheduler.shares import DEFER_MS, targets
 
 
-def demand(engine: str, waiting: int, *, flying: int = 0, priority: int = 4, idle: int = 0):
-    return EngineDemand(engine, waiting, flying, waiting * 100, priority, idle)
-
-
-def starved(engine: str, waiting: int) -> EngineDemand:
-    return EngineDemand(engine, waiting, 0, waiting * 100, 4, 0, starved_ms=300_000)
+def demand(engine: str, units: int, cost: float = -1, priority: int = 4, **more: Any):
+    """An engine with work of one tenant: a hundred device-seconds a unit, unless said."""
+    cost = 100.0 * units if cost < 0 else cost
+    work = (Work(more.pop("tenant", "ann"), priority, units, cost),) if units else ()
+    return EngineDemand(engine, work, **more)
 
 
 def renderers(*engines: str) -> list[RendererFact]:
     return [RendererFact(f"{engine}{number}", engine) for number, engine in enumerate(engines)]
+
+
+STARVED = {"starved_ms": DEFER_MS}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +32,7 @@ def renderers(*engines: str) -> list[RendererFact]:
         ("a backlog fills the slots", Facts(4, [demand("a", 9)]), {"a": 4}, ()),
         ("never more renderers than units", Facts(4, [demand("a", 2)]), {"a": 2}, ()),
         ("no slot, no start", Facts(0, [demand("a", 9)]), {}, ()),
+        ("no slot yet, nobody goes", Facts(0, [demand("a", 9)], renderers("a", "a")), {}, ()),
         (
             "what is there counts",
             Facts(4, [demand("a", 9)], renderers("a", "a", "a")),
@@ -31,11 +40,44 @@ def renderers(*engines: str) -> list[RendererFact]:
             (),
         ),
         (
-            "two engines share by waiting images",
+            "two engines of a tenant share by its work",
             Facts(4, [demand("a", 30), demand("b", 10)]),
             {"a": 3, "b": 1},
             (),
         ),
+        (
+            "two tenants share alike, whatever they have to do",
+            Facts(4, [demand("a", 3000), demand("b", 10, tenant="bob")]),
+            {"a": 2, "b": 2},
+            (),
+        ),
+        (
+            "or by their weights",
+            Facts(
+                8, [demand("a", 99), demand("b", 99, tenant="bob")], weights={"ann": 3, "bob": 1}
+            ),
+            {"a": 6, "b": 2},
+            (),
+        ),
+        (
+            "what one cannot use the others get",
+            Facts(8, [demand("a", 99), demand("b", 1, tenant="bob")]),
+            {"a": 7, "b": 1},
+            (),
+        ),
+        (
+            "renderers enough to end in time, and no more",
+            Facts(9, [demand("a", 30, 900.0)], drain_s=300),
+            {"a": 3},
+            (),
+        ),
+        (
+            "at least so many",
+            Facts(9, [demand("a", 30, 10.0)], drain_s=300, least=2),
+            {"a": 2},
+            (),
+        ),
+        ("at most so many", Facts(9, [demand("a", 30)], most=4), {"a": 4}, ()),
         (
             "the urgent engine is first where slots are few",
             Facts(1, [demand("a", 30), demand("b", 1, priority=9)]),
@@ -43,26 +85,56 @@ def renderers(*engines: str) -> list[RendererFact]:
             (),
         ),
         (
+            "it gets what it can use before others get one",
+            Facts(3, [demand("a", 30), demand("b", 2, priority=9)]),
+            {"b": 2, "a": 1},
+            (),
+        ),
+        (
+            "an engine is as urgent as the part of its work that is",
+            Facts(
+                3,
+                [
+                    EngineDemand("a", (Work("ann", 9, 1, 1.0), Work("ann", 0, 90, 9e3))),
+                    demand("b", 9, priority=5),
+                ],
+            ),
+            {"a": 1, "b": 2},
+            (),
+        ),
+        (
+            "who was passed over grows urgent",
+            Facts(1, [demand("a", 30, priority=6), demand("b", 30, starved_ms=900_000)]),
+            {"b": 1},
+            (),
+        ),
+        (
             "an idle renderer stays warm",
-            Facts(2, [demand("a", 0, idle=1000)], renderers("a")),
+            Facts(2, [demand("a", 0, idle_ms=1000)], renderers("a")),
             {},
             (),
         ),
         (
             "and leaves when it has been idle too long",
-            Facts(2, [demand("a", 0, idle=300_000)], renderers("a")),
+            Facts(2, [demand("a", 0, idle_ms=300_000)], renderers("a")),
             {},
             ("a0",),
         ),
         (
-            "or when another engine needs its slot",
-            Facts(1, [demand("a", 0, idle=1000), demand("b", 5)], renderers("a")),
+            "but for the least that is kept",
+            Facts(3, [demand("a", 0, idle_ms=300_000)], renderers("a", "a"), least=1),
+            {},
+            ("a1",),
+        ),
+        (
+            "or when another engine needs its slot, however little it is",
+            Facts(1, [demand("a", 0, idle_ms=1000), demand("b", 1, 0.1)], renderers("a")),
             {},
             ("a0",),
         ),
         (
             "a free slot is taken before a warm renderer is sent away",
-            Facts(2, [demand("a", 0, idle=1000), demand("b", 1)], renderers("a")),
+            Facts(2, [demand("a", 0, idle_ms=1000), demand("b", 1)], renderers("a")),
             {"b": 1},
             (),
         ),
@@ -70,21 +142,63 @@ def renderers(*engines: str) -> list[RendererFact]:
             "a slot that is being freed is waited for, nobody else is drained",
             Facts(
                 2,
-                [demand("b", 1), demand("a", 0, idle=1)],
+                [demand("b", 1), demand("a", 0, idle_ms=1)],
                 [RendererFact("a0", "a", draining=True), RendererFact("a1", "a")],
             ),
             {},
             (),
         ),
         (
-            "a hog gives a slot to a newcomer",
-            Facts(2, [demand("a", 50, flying=2), demand("b", 1)], renderers("a", "a")),
+            "a hog gives a slot to a newcomer with enough to do",
+            Facts(2, [demand("a", 50), demand("b", 1)], renderers("a", "a")),
             {},
             ("a1",),
         ),
         (
+            "but not for less than the swap costs",
+            Facts(2, [demand("a", 50), demand("b", 1, 59.0)], renderers("a", "a")),
+            {},
+            (),
+        ),
+        (
+            "until it has waited long enough",
+            Facts(2, [demand("a", 50), demand("b", 1, 59.0, **STARVED)], renderers("a", "a")),
+            {},
+            ("a1",),
+        ),
+        (
+            "where adapters alone change, a swap costs less",
+            Facts(
+                2,
+                [demand("a", 50, base_key="x"), demand("b", 1, 59.0, base_key="x")],
+                renderers("a", "a"),
+            ),
+            {},
+            ("a1",),
+        ),
+        (
+            "of two that give their slot the one with the same base",
+            Facts(
+                2,
+                [demand("b", 1, base_key="x"), demand("a", 0), demand("c", 0, base_key="x")],
+                renderers("a", "c"),
+            ),
+            {},
+            ("c1",),
+        ),
+        (
+            "the one that has nothing in hand",
+            Facts(
+                2,
+                [demand("a", 50), demand("b", 1)],
+                [RendererFact("a0", "a", idle=True), RendererFact("a1", "a")],
+            ),
+            {},
+            ("a0",),
+        ),
+        (
             "units in flight keep their renderers",
-            Facts(4, [demand("a", 0, flying=2)], renderers("a", "a", "a")),
+            Facts(4, [demand("a", 2)], renderers("a", "a", "a")),
             {},
             (),
         ),
@@ -96,13 +210,13 @@ def renderers(*engines: str) -> list[RendererFact]:
         ),
         (
             "until the other has waited a whole turn",
-            Facts(1, [demand("a", 30), starved("b", 3)], renderers("a")),
+            Facts(1, [demand("a", 30), demand("b", 3, **STARVED)], renderers("a")),
             {},
             ("a0",),
         ),
         (
             "a more urgent one takes the slot at once",
-            Facts(1, [demand("a", 30), demand("b", 3, priority=9)], renderers("a")),
+            Facts(1, [demand("a", 30), demand("b", 1, 0.1, priority=9)], renderers("a")),
             {},
             ("a0",),
         ),
@@ -112,26 +226,104 @@ def renderers(*engines: str) -> list[RendererFact]:
             {},
             (),
         ),
+        (
+            "a budget that shrank is kept",
+            Facts(2, [demand("a", 9)], renderers("a", "a", "a")),
+            {},
+            ("a2",),
+        ),
     ],
 )
 def test_decisions(case: str, facts: Facts, start: dict[str, int], drain: tuple[str, ...]) -> None:
     assert decide(facts) == Decision(start, drain), case
 
 
-def test_applying_decisions_settles() -> None:
-    """Whatever the demand, starting and draining as decided comes to rest within the slots."""
-    demands = [demand("a", 40), demand("b", 7, priority=6), demand("c", 1)]
-    there: list[RendererFact] = renderers("x", "x", "a")
-    for number in range(20):
-        decision = decide(Facts(5, demands, there, idle_limit_ms=1000))
+ENGINES = st.sampled_from("abcd")
+WORK = st.builds(
+    Work,
+    st.sampled_from(["ann", "bob"]),
+    st.sampled_from([0, 4, 9]),
+    st.integers(1, 40),
+    st.floats(0.0, 1e4),
+)
+DEMANDS = st.dictionaries(
+    ENGINES,
+    st.tuples(
+        st.lists(WORK, max_size=3),
+        st.sampled_from(["", "x"]),
+        st.sampled_from([0, DEFER_MS, 9 * DEFER_MS]),
+        st.sampled_from([0, 400_000]),
+    ),
+).map(
+    lambda found: [
+        EngineDemand(key, tuple(work), base, starved_ms=starved if work else 0, idle_ms=idle)
+        for key, (work, base, starved, idle) in found.items()
+    ]
+)
+FACTS = st.builds(
+    Facts,
+    st.integers(0, 12),
+    DEMANDS,
+    st.lists(
+        st.tuples(ENGINES, st.booleans(), st.booleans()).map(lambda one: RendererFact("", *one)),
+        max_size=12,
+    ).map(lambda some: [RendererFact(f"r{n}", *_rest(one)) for n, one in enumerate(some)]),
+    drain_s=st.sampled_from([0.0, 100.0]),
+    least=st.sampled_from([0, 1]),
+    most=st.sampled_from([2, 99]),
+    weights=st.just({"ann": 2.0}),
+)
+
+
+def _rest(one: RendererFact) -> tuple[str, bool, bool]:
+    return one.engine_key, one.draining, one.idle
+
+
+@given(FACTS)
+def test_whatever_is_known_the_decision_can_be_carried_out(facts: Facts) -> None:
+    decision, want = decide(facts), targets(facts)
+    assert sum(want.values()) <= facts.slots
+    busy = {one.engine_key: one for one in facts.demands if one.units}
+    assert set(want) <= set(busy)
+    assert all(count <= max(busy[key].units, facts.least) for key, count in want.items())
+    assert len(want) == min(len(busy), facts.slots) or any(count > 1 for count in want.values())
+    free = max(0, facts.slots - len(facts.renderers))
+    assert sum(decision.start.values()) <= free
+    there = {one.name for one in facts.renderers if not one.draining}
+    assert set(decision.drain) <= there
+    assert len(set(decision.drain)) == len(decision.drain)
+    short = sum(want.values()) - sum(decision.start.values())
+    if not short and facts.slots >= len(there):
+        idle = {one.engine_key for one in facts.demands if one.idle_ms >= facts.idle_limit_ms}
+        gone = {one.engine_key for one in facts.renderers if one.name in decision.drain}
+        assert all(key in idle or key not in busy for key in gone), "nobody needs their slots"
+
+
+@given(FACTS)
+def test_carrying_it_out_comes_to_rest(facts: Facts) -> None:
+    """Starting and draining as decided ends within the slots: nobody is loaded and sent away."""
+    there = [one for one in facts.renderers if not one.draining]
+    started: set[str] = set()
+    for number in range(60):
+        decision = decide(
+            Facts(
+                facts.slots,
+                facts.demands,
+                there,
+                drain_s=facts.drain_s,
+                least=facts.least,
+                most=facts.most,
+                weights=facts.weights,
+            )
+        )
         if decision == Decision():
             break
+        assert not started & set(decision.drain), "loaded, and sent away"
         there = [one for one in there if one.name not in decision.drain]
         for engine, count in decision.start.items():
-            there += [RendererFact(f"{engine}-{number}-{k}", engine) for k in range(count)]
-        assert len(there) <= 5
+            fresh = [RendererFact(f"{engine}-{number}-{k}", engine) for k in range(count)]
+            started |= {one.name for one in fresh}
+            there += fresh
     else:
         pytest.fail("the pool never came to rest")
-    held = [one.engine_key for one in there]
-    assert {"a", "b", "c"} <= set(held)
-    assert "x" not in held
+    assert len(there) <= max(facts.slots, len(facts.renderers))

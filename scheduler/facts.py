@@ -1,0 +1,81 @@
+"""What the policy knows and what it says: values without Ray, Redis or a clock."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+#: Loading an engine takes so long where nobody has measured it.
+LOAD_S = 30.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one tenant has to do on one engine at one priority: waiting and in flight together."""
+
+    tenant: str
+    priority: int
+    units: int
+    #: Device-seconds of it, measured where anything was.
+    cost_s: float
+
+
+@dataclass(frozen=True)
+class EngineDemand:
+    """What one engine has to do, and what it costs to have it."""
+
+    engine_key: str
+    work: tuple[Work, ...] = ()
+    #: The base model alone: engines that share it differ in adapters.
+    base_key: str = ""
+    #: Seconds from nothing to an engine, and those of them that are its adapters.
+    load_s: float = LOAD_S
+    refit_s: float = LOAD_S / 2
+    #: How long nothing has waited or run for it.
+    idle_ms: int = 0
+    #: How long it has had work, and nobody who rendered any of it.
+    starved_ms: int = 0
+
+    @property
+    def units(self) -> int:
+        """Units that a renderer could be busy with."""
+        return sum(one.units for one in self.work)
+
+    @property
+    def cost_s(self) -> float:
+        """Device-seconds of all its work."""
+        return sum(one.cost_s for one in self.work)
+
+
+@dataclass(frozen=True)
+class RendererFact:
+    """A renderer there is, pending ones included."""
+
+    name: str
+    engine_key: str
+    draining: bool = False
+    #: It has nothing in hand.
+    idle: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the policy knows. `slots`: how many renderers the cluster may hold."""
+
+    slots: int
+    demands: Sequence[EngineDemand] = ()
+    renderers: Sequence[RendererFact] = ()
+    idle_limit_ms: int = 300_000
+    #: An engine gets renderers enough to end its work in so many seconds; 0: as many as there are.
+    drain_s: float = 0.0
+    #: Renderers of one engine: kept although nothing waits, and at most.
+    least: int = 0
+    most: int = 1_000_000
+    #: A tenant's share; 1 where it has none.
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to change: renderers to start by engine, renderers to drain by name."""
+
+    start: Mapping[str, int] = field(default_factory=dict)
+    drain: tuple[str, ...] = ()

@@ -1,0 +1,73 @@
+"""From what the queue says to what the policy knows: work by tenant and priority, who is at it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from jobs.queue_values import QueueJob, RendererRecord
+from jobs.records import LoadTimes
+from scheduler.facts import EngineDemand, Work
+
+
+@dataclass(frozen=True)
+class Beats:
+    """What renderers last said of themselves, by actor name or engine."""
+
+    draining: frozenset[str]
+    idle: frozenset[str]
+    #: Engines that a renderer could not load.
+    broken: frozenset[str]
+    loads: Mapping[str, LoadTimes]
+
+    @classmethod
+    def of(cls, records: Iterable[RendererRecord]) -> "Beats":
+        """From their heartbeats."""
+        infos = [record.info for record in records]
+        return cls(
+            frozenset(info.get("actor", "") for info in infos if info.get("draining")),
+            frozenset(info.get("actor", "") for info in infos if info.get("state") == "idle"),
+            frozenset(
+                info.get("engine_key", "") for info in infos if info.get("state") == "broken"
+            ),
+            {
+                info.get("engine_key", ""): times
+                for info in infos
+                if (times := _load(info.get("load", ""))) is not None
+            },
+        )
+
+
+def waits(job: QueueJob) -> bool:
+    """Whether a renderer has, or could have, something to do for the job."""
+    return job.state == "run" or job.units_in_flight > 0
+
+
+def demand_of(
+    engine_key: str, jobs: Iterable[QueueJob], base_key: str, load: LoadTimes | None
+) -> EngineDemand:
+    """What these jobs want of their engine, by tenant and priority."""
+    work: dict[tuple[str, int], Work] = {}
+    for job in jobs:
+        waiting = job.images_waiting if job.state == "run" else 0
+        units = -(-waiting // job.shard_images) + job.units_in_flight
+        cost = (waiting + job.images_in_flight) * job.image_cost
+        if units:
+            key = (job.tenant, job.priority)
+            before = work.get(key, Work(*key, 0, 0.0))
+            work[key] = Work(*key, before.units + units, before.cost_s + cost)
+    demand = EngineDemand(engine_key, tuple(work.values()), base_key)
+    if load is None or not load.total_ms:
+        return demand
+    refit_ms = load.total_ms - load.find_ms - load.base_ms
+    return EngineDemand(
+        engine_key, demand.work, base_key, load.total_ms / 1000, max(0.0, refit_ms) / 1000
+    )
+
+
+def _load(text: str) -> LoadTimes | None:
+    try:
+        return LoadTimes.model_validate_json(text)
+    except ValidationError:
+        # It has loaded nothing yet.
+        return None

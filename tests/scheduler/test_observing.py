@@ -1,0 +1,137 @@
+"""From the queue to the policy's facts: work by tenant, loading times, who has been served."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from jobs.records import LoadTimes
+from jobs.redis_client import control_client
+from jobs.rows import Row
+from jobs.settings import Settings
+from jobs.shard_queue import ShardQueue
+from jobs.store import Store
+from scheduler.facts import LOAD_S, Facts
+from scheduler.loop import Scheduler
+from scheduler.pool import PoolActor
+from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
+
+ROWS = [Row(prompt=f"prompt {n}") for n in range(10)]
+
+
+@dataclass
+class Placed:
+    """A pool that is what the test says; nothing runs in it."""
+
+    there: list[PoolActor] = field(default_factory=list)
+    drained: list[str] = field(default_factory=list)
+
+    def actors(self) -> list[PoolActor]:
+        return self.there
+
+    def slots(self) -> int:
+        return 2
+
+
+@pytest.fixture
+def shop(redis_url: str, store: Store) -> Iterator[Workshop]:
+    with control_client(redis_url) as client:
+        yield Workshop(ShardQueue(client), store)
+
+
+@pytest.fixture
+def now() -> list[float]:
+    return [1_000.0]
+
+
+@pytest.fixture
+def pool() -> Placed:
+    return Placed()
+
+
+@pytest.fixture
+def scheduler(shop: Workshop, pool: Placed, now: list[float]) -> Scheduler:
+    settings = Settings(s3_prefix=PREFIX, drain_s=60, engine_least=1, engine_most=7)
+    return Scheduler(settings, shop.queue, shop.store, CATALOG, pool, lambda: now[0])  # type: ignore[arg-type]
+
+
+def test_work_is_by_tenant_and_priority_with_what_is_in_flight(
+    shop: Workshop, scheduler: Scheduler
+) -> None:
+    job = shop.submit(ROWS, shard_images=4)
+    shop.submit(ROWS, shard_images=5, priority=9)
+    shop.submit(ROWS, shard_images=5, priority=9)
+    paused = shop.submit(ROWS, shard_images=5)
+    shop.queue.state(paused.id, "pause")
+    [lease] = shop.claim(job)
+    shop.queue.done(lease.job_id, lease.unit, lease.token, device_ms=5_000)
+    [held] = shop.claim(job)
+    facts = scheduler.observe()
+
+    [demand] = facts.demands
+    # The first claims went to priority 9: five images that cost a second each, five in flight.
+    cost = shop.record(job.id).unit_cost
+    assert lease.job_id == held.job_id != job.id
+    found = {one.priority: one for one in demand.work}
+    assert {(one.tenant, one.units) for one in demand.work} == {(TENANT, 3)}
+    assert found[4].cost_s == pytest.approx(10 * cost)
+    assert found[9].cost_s == pytest.approx(5 * 1.0 + 10 * cost)
+    assert demand.base_key == job.recipe.base_key
+    assert demand.load_s == LOAD_S
+    assert (facts.slots, facts.drain_s, facts.least, facts.most) == (2, 60, 1, 7)
+    assert facts.weights == {TENANT: 1.0}
+
+
+def test_loading_costs_what_renderers_measured_also_when_they_are_gone(
+    shop: Workshop, scheduler: Scheduler
+) -> None:
+    job = shop.submit(ROWS)
+    load = LoadTimes(find_ms=500, base_ms=7_500, fuse_ms=1_000, device_ms=1_000)
+    about = {"engine_key": job.recipe.engine_key, "load": load.model_dump_json()}
+    shop.queue.heartbeat("w", about)
+    scheduler.observe()
+    shop.queue.leave("w")
+    [demand] = scheduler.observe().demands
+    assert (demand.load_s, demand.refit_s) == (10.0, 2.0)
+
+
+def starved_ms(facts: Facts) -> int:
+    [demand] = facts.demands
+    return demand.starved_ms
+
+
+def test_an_engine_is_served_when_it_renders_not_when_it_loads(
+    shop: Workshop, scheduler: Scheduler, pool: Placed, now: list[float]
+) -> None:
+    """Else one that was let in for its age would be sent away while it loads."""
+    job = shop.submit(ROWS)
+    key = job.recipe.engine_key
+    assert starved_ms(scheduler.observe()) == 0
+    now[0] += 300
+    pool.there = [PoolActor(f"renderer-{key}-1", key)]
+    shop.queue.heartbeat("w", {"actor": f"renderer-{key}-1", "state": "loading", "load": ""})
+    assert starved_ms(scheduler.observe()) == 300_000
+    [lease] = shop.claim(job)
+    assert starved_ms(scheduler.observe()) == 0
+    shop.queue.fail(lease.job_id, lease.unit, lease.token, "release")
+    now[0] += 10
+    assert starved_ms(scheduler.observe()) == 10_000
+    # Who cannot be loaded had its turn.
+    shop.queue.heartbeat("w", {"engine_key": key, "state": "broken", "load": ""})
+    assert starved_ms(scheduler.observe()) == 0
+
+
+def test_who_drains_or_has_nothing_in_hand_is_known(
+    shop: Workshop, scheduler: Scheduler, pool: Placed
+) -> None:
+    pool.there = [PoolActor(name, "engine") for name in ("a", "b", "c")]
+    shop.queue.heartbeat("wa", {"actor": "a", "state": "idle", "draining": ""})
+    shop.queue.heartbeat("wb", {"actor": "b", "state": "rendering", "draining": "1"})
+    facts = scheduler.observe()
+    assert [(one.name, one.idle, one.draining) for one in facts.renderers] == [
+        ("a", True, False),
+        ("b", False, True),
+        ("c", False, False),
+    ]
+    [demand] = facts.demands
+    assert (demand.engine_key, demand.units) == ("engine", 0)
