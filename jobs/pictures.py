@@ -6,6 +6,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import pyarrow.parquet as pq
 
@@ -21,6 +22,8 @@ from jobs.store import Store
 _BLOCK = 512
 #: Shards whose pictures' places are kept in memory.
 SHARDS_KEPT = 64
+#: Units that are looked at for one with a picture.
+FIRST_SCAN = 20
 TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -70,6 +73,17 @@ class Pictures:
             where=f"{job.id}, image {image}",
             remedy="its item says whether it is pending or failed",
         )
+
+    def first(self, layout: JobLayout) -> PictureFile:
+        """The first picture of the first units that are committed; raises NotFound."""
+        keys = (one.key for one in self._store.list(layout.shards))
+        for key in islice((key for key in keys if key.endswith("_stats.json")), FIRST_SCAN):
+            manifest = Manifest.model_validate_json(self._store.get(key))
+            table = layout.shards + manifest.parquet.name
+            places = self._places(table, manifest.parquet.sha256) if manifest.ok else {}
+            if places:
+                return self._fetch(layout, manifest, places[min(places)])
+        raise NotFound("there is no picture of this job yet", where=layout.job_id)
 
     def _read_places(self, key: str, sha256: str) -> dict[int, Place]:
         rows = pq.read_table(io.BytesIO(self._store.get(key))).to_pylist()

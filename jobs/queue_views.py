@@ -103,6 +103,14 @@ class QueueViews(QueueScript):
             dict(dead),
         )
 
+    def settled_shards(self, job_id: str, shards: Sequence[int]) -> set[int]:
+        """Which of these shards are done, every part of them, as long as the job is open."""
+        with explained():
+            pipe = self._client.pipeline(transaction=False)
+            for shard in shards:
+                pipe.getbit(self.key(f"bits:{job_id}"), shard)
+            return {shard for shard, bit in zip(shards, pipe.execute(), strict=True) if bit}
+
     def leases(self, limit: int = 10_000) -> list[LeaseRecord]:
         """Units in flight, the next to run out first."""
         with explained():

@@ -24,6 +24,7 @@ from jobs.api.openapi import describe
 from jobs.api.origin import OriginGuard
 from jobs.api.problems import add_problem_handlers
 from jobs.api.sse import EventFan
+from jobs.page.mount import add_page
 from jobs.settings import Settings
 
 ABOUT = """Bulk text-to-image rendering: prompts in, a training-ready dataset in S3 out.
@@ -79,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     for part in _PARTS:
         app.include_router(part.router)
     app.include_router(routes_system.probes)
+    add_page(app)
     add_problem_handlers(app)
     if settings.keys == "off":
         # A key is never sent by a browser on its own; without keys, this is what stands there.

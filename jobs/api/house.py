@@ -21,9 +21,11 @@ from jobs.pictures import Pictures
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.references import References
 from jobs.s3_client import BRIEF
+from jobs.sessions import SessionSigner
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
+from jobs.thumbnails import Thumbnails
 from jobs.views import JobViews
 from jobs.webhook_outbox import Outbox
 from jobs.webhook_sender import Sender
@@ -78,9 +80,19 @@ class House:
         return Pictures(self.store)
 
     @cached_property
+    def thumbnails(self) -> Thumbnails:
+        """Small pictures of shards."""
+        return Thumbnails(self.pictures)
+
+    @cached_property
     def links(self) -> LinkSigner:
         """Links to single pictures; raises Unreachable while the store cannot be reached."""
         return LinkSigner(self.store, self.settings.s3_prefix)
+
+    @cached_property
+    def sessions(self) -> SessionSigner:
+        """Sign-ins of the page; raises Unreachable while the store cannot be reached."""
+        return SessionSigner(self.store, self.settings.s3_prefix)
 
     @cached_property
     def hooks(self) -> HookStore:

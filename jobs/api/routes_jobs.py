@@ -207,13 +207,15 @@ async def change_job(job_id: JobId, request: Request, services: UsesServices) ->
     except ValidationError as error:
         raise_invalid(error, "")
 
-    def apply() -> JobView:
-        _still_open(services, job_id)
-        layout = services.views.layout(job_id)
-        rank(services.queue, services.store, layout, job_id, change.priority)
-        return services.views.view(job_id)
+    return await run_in_threadpool(set_priority, services, job_id, change.priority)
 
-    return await run_in_threadpool(apply)
+
+def set_priority(services: Services, job_id: str, priority: int) -> JobView:
+    """Serve an open job earlier or later; raises Conflict for one that has ended."""
+    _still_open(services, job_id)
+    layout = services.views.layout(job_id)
+    rank(services.queue, services.store, layout, job_id, priority)
+    return services.views.view(job_id)
 
 
 def _steered(

@@ -1,0 +1,15 @@
+"""All parts of the page on the app that serves the API."""
+
+from fastapi import FastAPI
+
+from jobs.page import routes_job, routes_jobs, routes_pictures, routes_sign_in
+from jobs.page.rendering import STATIC, Static
+
+PARTS = (routes_sign_in, routes_jobs, routes_pictures, routes_job)
+
+
+def add_page(app: FastAPI) -> None:
+    """Add the page's routes and files; they are no part of the OpenAPI document."""
+    for part in PARTS:
+        app.include_router(part.router, include_in_schema=False)
+    app.mount("/static", Static(directory=STATIC), name="static")

@@ -1,0 +1,41 @@
+"""Small pictures for pages that show many: what a browser fetches is kilobytes each."""
+
+import io
+
+from PIL import Image
+
+from jobs.job import Job
+from jobs.layout import JobLayout
+from jobs.pictures import PictureFile, Pictures
+
+#: Pixels of the longer side; a picture that is no larger is shown as it is.
+SIDE = 256
+_QUALITY = 82
+
+
+class Thumbnails:
+    """Makes them from the pictures of committed shards."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
+
+    def read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
+        """The small picture of an image; raises NotFound where there is none (yet)."""
+        return _small(self._pictures.read(layout, job, image))
+
+    def first(self, layout: JobLayout) -> PictureFile:
+        """That of the first picture that lies in the store; raises NotFound."""
+        return _small(self._pictures.first(layout))
+
+
+def _small(found: PictureFile) -> PictureFile:
+    with Image.open(io.BytesIO(found.data)) as picture:
+        if max(picture.size) <= SIDE:
+            return found
+        # JPEG decodes to a fraction of its size by itself.
+        picture.draft("RGB", (SIDE, SIDE))
+        small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=_QUALITY, method=2)
+    return PictureFile(out.getvalue(), "image/webp", f"{found.sha256}-{SIDE}")
