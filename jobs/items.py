@@ -1,7 +1,7 @@
 """The images of a job one by one: committed ones as they came out, the rest as planned."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal
@@ -58,18 +58,49 @@ def item_page(store: Store, layout: JobLayout, job: Job, *, first: int, limit: i
     stop = min(first + limit, (shard + SCAN) * job.shard_images, job.images)
     if first >= stop:
         return ItemPage(items=(), next=None)
-    shards = range(shard, -(-stop // job.shard_images))
+    items = items_of(store, layout, job, range(first, stop))
+    return ItemPage(items=items, next=stop if stop < job.images else None)
+
+
+def items_of(store: Store, layout: JobLayout, job: Job, indexes: Sequence[int]) -> tuple[Item, ...]:
+    """These images (rising indexes), wherever they lie. Raises Unreachable."""
+    wanted = set(indexes)
+    shards = sorted({index // job.shard_images for index in wanted})
     found = {
         row["image"]: _made(row)
-        for manifest in manifests_of(store, layout, shards)
+        for manifest in manifests_among(store, layout, shards)
         for row in _rows(store, layout, manifest)
+        if row["image"] in wanted
     }
-    lacking = {i for i in range(first, stop) if i not in found or found[i].status != "ok"}
+    lacking = {i for i in indexes if i not in found or found[i].status != "ok"}
     found |= _made_later(store, layout, job, lacking)
-    missing = [index for index in range(first, stop) if index not in found]
+    missing = [index for index in indexes if index not in found]
     found |= {item.image: item for item in _pending(store, layout, job, missing)}
-    items = tuple(found[index] for index in range(first, stop))
-    return ItemPage(items=items, next=stop if stop < job.images else None)
+    return tuple(found[index] for index in indexes)
+
+
+def image_row(store: Store, layout: JobLayout, job: Job, image: int) -> dict[str, Any] | None:
+    """The image's whole row as its parquet file has it, of the try that made it if one did.
+
+    None: it is in no committed shard.
+    """
+    shard = image // job.shard_images
+    first = _whole_row(store, layout, manifests_of(store, layout, range(shard, shard + 1)), image)
+    if first is not None and first["status"] == "ok":
+        return first
+    return _whole_row(store, layout, later_manifests(store, layout, job), image) or first
+
+
+def manifests_among(store: Store, layout: JobLayout, shards: Iterable[int]) -> list[Manifest]:
+    """As `manifests_of`, of shards (in rising order) that need not follow each other."""
+    runs: list[range] = []
+    for shard in shards:
+        joins = bool(runs) and runs[-1].stop == shard
+        first = runs.pop().start if joins else shard
+        runs.append(range(first, shard + 1))
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = readers.map(partial(manifests_of, store, layout), runs)
+        return [manifest for some in found for manifest in some]
 
 
 def manifests_of(store: Store, layout: JobLayout, shards: range) -> list[Manifest]:
@@ -126,6 +157,19 @@ def _rows(store: Store, layout: JobLayout, manifest: Manifest) -> list[dict[str,
     data = store.get(layout.shards + manifest.parquet.name)
     rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data), columns=_COLUMNS).to_pylist()
     return rows
+
+
+def _whole_row(
+    store: Store, layout: JobLayout, manifests: Sequence[Manifest], image: int
+) -> dict[str, Any] | None:
+    """The row of an image in the last of these tables that has it."""
+    for manifest in reversed(manifests):
+        data = io.BytesIO(store.get(layout.shards + manifest.parquet.name))
+        table = pq.read_table(data, filters=[("image", "==", image)])
+        if table.num_rows:
+            row: dict[str, Any] = table.to_pylist()[0]
+            return row
+    return None
 
 
 def _made(row: dict[str, Any]) -> Item:

@@ -1,12 +1,18 @@
 """Who is alive (renderers, the scheduler), and what they tell the event stream."""
 
+import json
+import time
 import uuid
 from collections.abc import Mapping
 
 from jobs.queue_script import QueueScript
-from jobs.queue_values import RendererRecord, checked_name
+from jobs.queue_values import PoolChange, RendererRecord, checked_name
 from jobs.redis_client import explained
 
+#: Changes of the pool that are remembered.
+POOL_CHANGES = 200
+#: Among so many of them, the same one again is no news: a drain is repeated until it is heard.
+POOL_LOOK = 50
 # Beside a renderer's own fields; no name of theirs may have a "|".
 _BEAT = "|beat_ms"
 #: What the scheduler last said of the pool is forgotten after so long.
@@ -60,6 +66,27 @@ class QueuePresence(QueueScript):
         with explained():
             found = self._client.hgetall(self.key("pool"))
         return {name: int(count) for name, count in found.items()}
+
+    def note_pool_change(self, what: str, renderer: str) -> None:
+        """Note that a renderer was started, or asked to leave: news for people, told once."""
+        if any(
+            (one.what, one.renderer) == (what, renderer) for one in self.pool_changes(POOL_LOOK)
+        ):
+            return
+        change = json.dumps(
+            {"what": what, "renderer": renderer, "at_ms": time.time_ns() // 1_000_000}
+        )
+        with explained():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.lpush(self.key("pool_changes"), change)
+            pipe.ltrim(self.key("pool_changes"), 0, POOL_CHANGES - 1)
+            pipe.execute()
+
+    def pool_changes(self, limit: int) -> list[PoolChange]:
+        """The latest changes of the pool, newest first."""
+        with explained():
+            found = self._client.lrange(self.key("pool_changes"), 0, limit - 1)
+        return [PoolChange(**json.loads(text)) for text in found]
 
     def life(self) -> str:
         """Which life of the Redis server this is: another one after each start or failover."""

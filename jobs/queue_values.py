@@ -145,6 +145,16 @@ class DoneUnit:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolChange:
+    """A renderer that was `started`, or asked to leave (`drained`)."""
+
+    what: str
+    renderer: str
+    #: Milliseconds since 1970 (UTC), by the scheduler's clock.
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueJob:
     """A job as the queue holds it. Times are milliseconds since 1970, None: not yet."""
 

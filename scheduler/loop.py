@@ -124,13 +124,14 @@ class Scheduler:
         """Start and drain as decided."""
         for name in decision.drain:
             self.pool.drain(name)
+            self.queue.note_pool_change("drained", name)
         for engine_key, count in decision.start.items():
             recipe = self._recipes.get(engine_key)
             if recipe is None:
                 # None of its jobs could be read; the log says why.
                 continue
             for _ in range(count):
-                self.pool.start(recipe)
+                self.queue.note_pool_change("started", self.pool.start(recipe))
 
     def _demands(self, jobs: list[QueueJob], held: set[str], beats: Beats) -> list[EngineDemand]:
         """What each engine has to do; engines that only hold renderers are listed as idle."""

@@ -102,8 +102,9 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
 
 
 _FIXED = frozenset(
-    "closed delayed events fence finishing jobs leases open owners passed renderers restored "
-    "scheduler seq tenant_cap tenant_jobs tenant_units tenant_weight totals".split()
+    "closed delayed events fence finishing jobs leases open owners passed pool_changes "
+    "renderers restored scheduler seq tenant_cap tenant_jobs tenant_units tenant_weight "
+    "totals".split()
 )
 _PER_JOB = frozenset("job bits retry crashes releases split parts dead winners".split())
 _SHARED = frozenset({"jobs", "lane", "fifo", "hooks"})

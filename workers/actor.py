@@ -5,11 +5,15 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 
+import psutil
+
 from jobs.errors import BadConfiguration, FewstepError, Unreachable
 from jobs.logs import start_logging
+from jobs.recipe import Recipe
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
@@ -49,6 +53,10 @@ class Renderer:
         self._busy = ""
         self._device = ""
         self._parts: Parts | None = None
+        #: Of its engine, for people.
+        self._title = ""
+        #: When it last said how busy it is, and the seconds it had been busy then.
+        self._looked = (time.monotonic(), 0.0)
         threading.Thread(target=self._live, name="renderer", daemon=True).start()
 
     def ping(self) -> str:
@@ -71,8 +79,19 @@ class Renderer:
             "device": self._device,
             "load": self._parts.load_times.model_dump_json() if self._parts else "",
             "images": str(loop.images_done if loop else 0),
+            "engine": self._title,
+            "busy": self._busy_share(),
+            "memory": str(psutil.Process().memory_info().rss),
             "draining": "1" if self._draining.is_set() else "",
         }
+
+    def _busy_share(self) -> str:
+        """How much of the time since this was last asked it rendered, 0 to 1; "" before it can."""
+        loop, now = self._loop, time.monotonic()
+        if loop is None:
+            return ""
+        (before, busy), self._looked = self._looked, (now, loop.busy_s)
+        return f"{min(1.0, (loop.busy_s - busy) / max(1e-3, now - before)):.3f}"
 
     def _live(self) -> None:
         """The whole life of this process: whatever happens here, it ends with it."""
@@ -140,6 +159,7 @@ class Renderer:
             self._draining.wait(BROKEN_S)
             return None
         self._device = parts.device
+        self._title = _title(Recipe.model_validate_json(self._recipe_json))
         self._parts = parts
         if store is None:
             return None
@@ -195,3 +215,8 @@ def end_predecessor(queue: ShardQueue, name: str, worker: str) -> int:
             )
             ended += 1
     return ended
+
+
+def _title(recipe: Recipe) -> str:
+    adapters = [recipe.accelerator] if recipe.accelerator else []
+    return " + ".join([recipe.model, *(one.name for one in (*adapters, *recipe.styles))])

@@ -68,6 +68,8 @@ class ShardLoop:
         #: When the device's thread last rendered, or began to wait for its first unit.
         self._turned = time.monotonic()
         self._last_scheduler = time.monotonic()
+        #: Seconds in which batches were rendered so far.
+        self.busy_s = 0.0
 
     @property
     def images_done(self) -> int:
@@ -129,6 +131,7 @@ class ShardLoop:
             pipeline.stood("work", since)
 
     def _step(self, pipeline: Pipeline, *, hurry: bool) -> bool:
+        begun = time.monotonic()
         try:
             done = pipeline.step(hurry)
         except DeviceLost as error:
@@ -138,6 +141,7 @@ class ShardLoop:
             return True
         if done:
             self.state, self._idle = "rendering", IDLE_S[0]
+            self.busy_s += time.monotonic() - begun
             # An hour of work without a look at the scheduler is no hour without a scheduler.
             self._last_scheduler = time.monotonic()
         return done

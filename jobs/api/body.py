@@ -21,6 +21,8 @@ JSON_MAX = 8_000_000
 UPLOAD_MAX = 16_000_000_000
 #: The `job` part of a form.
 PART_MAX = 64_000
+#: Fields of a form of the page: its own, and a weight for each style.
+FIELDS_MAX = 200
 SOURCES: dict[str, SourceFormat] = {".txt": "text", ".jsonl": "jsonl"}
 
 
@@ -93,6 +95,30 @@ async def read_upload(request: Request, limit: int) -> AsyncIterator[tuple[str, 
         if not isinstance(file, UploadFile):
             raise InvalidInput("the file is missing", where="file", remedy="send a part named file")
         yield printable(file.filename or "")[-200:] or "input.jsonl", file.file
+
+
+@asynccontextmanager
+async def read_fields(request: Request) -> AsyncIterator[FormData]:
+    """The fields of a page's form, with one file at most, which is deleted on the way out.
+
+    Raises as `read_object` does.
+    """
+    _plain(request)
+    if not is_form(request):
+        raise _wrong_type("multipart/form-data")
+    parser = MultiPartParser(
+        request.headers,
+        _limited(request, UPLOAD_MAX),
+        max_files=1,
+        max_fields=FIELDS_MAX,
+        max_part_size=JSON_MAX,
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refused(400, "bad_form", error.message[:200], where="body") from error
+    async with _closing(form):
+        yield form
 
 
 def printable(text: str) -> str:

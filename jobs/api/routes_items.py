@@ -12,7 +12,8 @@ from jobs.api.routes_jobs import JobId
 from jobs.api.services import Services, UsesServices
 from jobs.api.visitor import BEARER, Visitor, visitor_of
 from jobs.errors import NotFound
-from jobs.items import ItemPage, item_page
+from jobs.items import ItemPage, item_page, items_of
+from jobs.search import search_images
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -25,16 +26,16 @@ def job_items(
     services: UsesServices,
     first: Annotated[int, Query(ge=0, le=10**13, description="`next` of the last page")] = 0,
     limit: Annotated[int, Query(ge=1, le=1_000, description="Images at most")] = 100,
+    prompt: Annotated[
+        str, Query(max_length=200, description="Only those whose prompt holds this text")
+    ] = "",
 ) -> ItemPage:
     """Each image's row, seed, state and error, and a link to its picture; also while the job runs.
 
     Images whose shard is not committed are `pending`. A page of a job with tiny shards may be
-    short of `limit`.
+    short of `limit`, and so may one of a search, which reads 20,000 rows at a time.
     """
-    views = services.views
-    page = item_page(
-        services.store, views.layout(job_id), views.accepted(job_id), first=first, limit=limit
-    )
+    page = items_page(services, job_id, first=first, limit=limit, prompt=prompt)
     links = services.house.links
     shown = tuple(
         item.model_copy(update={"link": links.link(services.tenant, job_id, item.image)})
@@ -43,6 +44,18 @@ def job_items(
         for item in page.items
     )
     return ItemPage(items=shown, next=page.next)
+
+
+def items_page(
+    services: Services, job_id: str, *, first: int, limit: int, prompt: str = ""
+) -> ItemPage:
+    """Images from `first` on, or those of them whose prompt holds a text; without links."""
+    views, store = services.views, services.store
+    job, layout = views.accepted(job_id), views.layout(job_id)
+    if not prompt:
+        return item_page(store, layout, job, first=first, limit=limit)
+    found, after = search_images(store, job, prompt, first=first, limit=limit)
+    return ItemPage(items=items_of(store, layout, job, found), next=after)
 
 
 def picture_services(

@@ -33,6 +33,10 @@ JobId = Annotated[
     ),
 ]
 Cursor = Annotated[str | None, Query(pattern=r"^\d{1,16}$", description="From the last page")]
+FailedCursor = Annotated[
+    str | None,
+    Query(pattern=r"^(\d{1,13}|[\d-]{1,30}\.\d{1,5})$", description="From the last page"),
+]
 Limit = Annotated[int, Query(ge=1, le=500, description="Jobs at most")]
 
 
@@ -133,10 +137,7 @@ def failed_images(
     job_id: JobId,
     services: UsesServices,
     limit: Annotated[int, Query(ge=1, le=500, description="Images at most")] = 100,
-    cursor: Annotated[
-        str | None,
-        Query(pattern=r"^(\d{1,13}|[\d-]{1,30}\.\d{1,5})$", description="From the last page"),
-    ] = None,
+    cursor: FailedCursor = None,
 ) -> FailedPage:
     """Each with its prompt, seed, error and traceback: all once the job has ended, those in
     committed shards before. A page may be short of `limit` although more follow."""

@@ -127,9 +127,9 @@ async def submit(
     glimpse = range(preview_first, preview_first + SHOWN) if dry_run else None
     if is_form(request):
         async with read_form(request) as (text, prompts):
-            job = _job_request(parse_object(text, "job"))
+            job = job_request(parse_object(text, "job"))
             rows = read_rows(prompts.file, prompts.source, prompts.name)
-            done = await run_in_threadpool(_submit, services, job, rows, key, glimpse)
+            done = await run_in_threadpool(submit_rows, services, job, rows, key, glimpse)
     else:
         body = await read_object(request)
         done = await run_in_threadpool(_submit_body, services, body, key, glimpse)
@@ -152,25 +152,26 @@ def _submit_body(
             "prompts are given twice", where=given[0], remedy=f"send {' or '.join(given)}"
         )
     if "template" in body:
-        request = _job_request(_object(body.get("job", {}), "job"))
-        return _submit(services, request, _template(body["template"]), key, glimpse)
+        request = job_request(_object(body.get("job", {}), "job"))
+        return submit_rows(services, request, template_of(body["template"]), key, glimpse)
     if "prompts_from" not in body:
         job, rows = _inline(body)
-        return _submit(services, job, rows, key, glimpse)
-    job, place = _job_request(_object(body.get("job", {}), "job")), body["prompts_from"]
+        return submit_rows(services, job, rows, key, glimpse)
+    job, place = job_request(_object(body.get("job", {}), "job")), body["prompts_from"]
     uri, etag = _reference(place)
     source = checked_source(uri, "prompts_from")
     with services.house.references.opened(uri, etag, services.tenant) as file:
-        return _submit(services, job, read_rows(file, source, uri[-80:]), key, glimpse)
+        return submit_rows(services, job, read_rows(file, source, uri[-80:]), key, glimpse)
 
 
-def _submit(
+def submit_rows(
     services: Services,
     job: JobRequest,
     rows: Iterable[Row] | Template,
     key: str,
     glimpse: range | None,
 ) -> Submission:
+    """Submit; with a `glimpse`, a dry run that shows these of its rows. Raises what both do."""
     if glimpse is not None:
         shown: list[Row] = []
         found = dry_run_job(
@@ -188,7 +189,8 @@ def _submit(
     return services.submit(job, rows, key)
 
 
-def _template(value: Any) -> Template:
+def template_of(value: Any) -> Template:
+    """The template of a body; raises InvalidInput or Refused."""
     fields = _object(value, "template")
     try:
         return Template.of(TemplateRequest.model_validate_json(json.dumps(fields)))
@@ -206,7 +208,7 @@ def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterator[Row]]:
             where="prompts",
             remedy="use a prompt file: a multipart form with a part prompts",
         )
-    return _job_request(job), read_inline(_checked(prompts))
+    return job_request(job), read_inline(_checked(prompts))
 
 
 def _reference(place: Any) -> tuple[str, str | None]:
@@ -252,7 +254,8 @@ def _checked(prompts: list[Any]) -> Iterator[str | dict[str, Any]]:
         yield prompt
 
 
-def _job_request(fields: dict[str, Any]) -> JobRequest:
+def job_request(fields: dict[str, Any]) -> JobRequest:
+    """The request of these fields; raises Refused naming the first that is wrong."""
     try:
         # Through JSON text, because strict values take lists for tuples only from there.
         return JobRequest.model_validate_json(json.dumps(fields))

@@ -2,10 +2,26 @@
 
 from fastapi import FastAPI
 
-from jobs.page import routes_job, routes_jobs, routes_pictures, routes_sign_in
+from jobs.page import (
+    routes_cluster,
+    routes_grid,
+    routes_job,
+    routes_jobs,
+    routes_new,
+    routes_pictures,
+    routes_sign_in,
+)
 from jobs.page.rendering import STATIC, Static
 
-PARTS = (routes_sign_in, routes_jobs, routes_pictures, routes_job)
+PARTS = (
+    routes_sign_in,
+    routes_jobs,
+    routes_new,
+    routes_cluster,
+    routes_pictures,
+    routes_grid,
+    routes_job,
+)
 
 
 def add_page(app: FastAPI) -> None:

@@ -44,6 +44,8 @@ def milliseconds(value: float | None) -> str:
         return "–"
     if value >= 1_000:
         return duration(value / 1_000)
+    if 0 < value < 0.01:
+        return "< 0.01 ms"
     return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
 
 

@@ -115,6 +115,8 @@ class Visit:
 @pytest.fixture
 def visit(site: Site, chromium: Browser) -> Iterator[Visit]:
     """A tenant of its own, signed in; no complaint of the browser's may be left unread."""
+    # A job that an earlier test left waiting would be rendered first.
+    site.api.redis.flushall()
     tenant = f"t-{uuid.uuid4().hex[:8]}"
     key = site.key(tenant, "admin")
     context = chromium.new_context(base_url=site.url)

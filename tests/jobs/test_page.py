@@ -1,22 +1,35 @@
 """The page without a browser: sessions, foreign forms and tenants, hostile strings, headers."""
 
 import hashlib
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx
 import pytest
 
+from jobs.again import request_of
+from jobs.catalog import load_catalog
 from jobs.keys import make_key
 from jobs.page.mount import PARTS
 from jobs.page.rendering import POLICY, STATIC
 from jobs.page.routes_sign_in import own_path
 from jobs.page.visitor import COOKIE
+from jobs.recipe import RecipeRequest
 from jobs.sessions import SESSION_S, SessionSigner
 from tests.api_calls import BODY, submit
 from tests.api_keys import KeyedApi
-from tests.api_renderer import finish_dataset, render_shards
+from tests.api_renderer import finish_dataset, job_of, render_shards
 from tests.api_servers import RunningApi
+from tests.jobs.test_hostile_text import HOSTILE
+
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Method and path of every route of the page.
 ROUTES = [
@@ -202,3 +215,148 @@ def test_files_of_others_are_as_they_came() -> None:
     named = {line.split()[0] for line in lines}
     theirs = {path.name for path in STATIC.iterdir() if path.suffix in (".js", ".woff2")}
     assert theirs - named == {"page.js"}
+
+
+class Shape(HTMLParser):
+    """The tags of a page with the names of their attributes, and all its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, ...]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, *sorted(name for name, _ in attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def job_of_texts(api: RunningApi, http: httpx.Client, name: str, texts: list[str]) -> str:
+    """A finished job with a row of each of these texts, and a failed image of each."""
+    rows = [{"prompt": one, "negative_prompt": one, "label": one} for one in texts]
+    job_id = submit(http, {"job": {"name": name, "repeats": 2}, "prompts": rows})
+    render_shards(api, job_id, failed=range(1, 2 * len(texts), 2))
+    finish_dataset(api, job_id)
+    return job_id
+
+
+#: Pages that show texts of a job.
+HOSTILE_PAGES = (
+    "/jobs/{job}",
+    "/jobs/{job}/pictures",
+    "/jobs/{job}/failed",
+    "/jobs/{job}/timing",
+)
+TEXTS = [text for text in HOSTILE.values() if not {"\x00", "\ud800"} & set(text)]
+
+
+def test_hostile_texts_change_no_tag_of_any_page(api: RunningApi, http: httpx.Client) -> None:
+    """Whatever a prompt, a column or a name holds, a page has the tags it has for a plain one."""
+    plain = job_of_texts(api, http, "plain", ["plain"] * len(TEXTS))
+    hostile = job_of_texts(api, http, TEXTS[0][:100], TEXTS)
+    pages = [*HOSTILE_PAGES]
+    for index in range(2 * len(TEXTS)):
+        pages += [f"/jobs/{{job}}/pictures/{index}", f"/new?job={{job}}&image={index}"]
+    for path in pages:
+        one, other = (http.get(path.format(job=job)) for job in (plain, hostile))
+        assert (one.status_code, other.status_code) == (200, 200), path
+        shape = Shape(other.text)
+        assert shape.tags == Shape(one.text).tags, path
+        if path.startswith("/jobs/{job}/pictures/"):
+            text = TEXTS[int(path.rpartition("/")[2]) // 2]
+            assert " ".join(text.split())[:200] in " ".join(shape.text.split()), path
+
+
+def test_hostile_names_change_no_tag_of_the_list(http: httpx.Client) -> None:
+    names = [text[:200] for text in TEXTS if text[:200].isprintable()]
+    lists = []
+    for some in (["plain"] * len(names), names):
+        for name in some:
+            submit(http, {"job": {"name": name}, "prompts": ["a"]})
+        lists.append(Shape(http.get(f"/?name={'plain' if some[0] == 'plain' else ''}").text))
+    shown = " ".join(lists[1].text.split())
+    assert all(" ".join(name.split()) in shown for name in names)
+    assert {*lists[1].tags} == {*lists[0].tags}
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "nul \x00"])
+def test_hostile_texts_in_addresses_and_forms(http: httpx.Client, text: str) -> None:
+    job_id = submit(http)
+    plain = Shape(http.get("/", params={"name": "x"}).text).tags
+    found = http.get("/", params={"name": text[:200]})
+    assert Shape(found.text).tags == plain
+    for path in (f"/jobs/{job_id}/pictures", f"/jobs/{job_id}/failed", "/new", "/sign-in"):
+        for field in ("prompt", "cursor", "job", "image", "first", "back"):
+            reply = http.get(path, params={field: text[:300]})
+            assert reply.status_code in (200, 303, 404, 422), f"{path} {field}"
+            assert "<img src=x" not in reply.text
+    fields = dict.fromkeys(("name", "model", "steps", "seed", "style:x", "format", "key"), text)
+    for path in ("/new", "/new/preview"):
+        form = {name: (None, value.encode("utf-8", "ignore")) for name, value in fields.items()}
+        reply = http.post(path, files=form, headers={"Origin": str(http.base_url).rstrip("/")})
+        assert reply.status_code in (200, 413, 422), f"{path}: {reply.status_code}"
+        assert "<img src=x" not in reply.text
+
+
+def test_a_picture_is_made_again_by_what_its_page_says(
+    api: RunningApi, http: httpx.Client, tmp_path: Path
+) -> None:
+    """The command of a picture's page, run by a shell, asks for the same recipe and seed."""
+    recipe = {"steps": 8, "guidance": 1.5, "styles": [{"name": "outline", "weight": 0.7}]}
+    prompt = 'it\'s a "star" $(touch x) \x1b[31m\u202e %s\\n'
+    row = {"prompt": prompt, "negative_prompt": "a 'blur'"}
+    first = submit(http, {"job": {"recipe": recipe, "format": "webp"}, "prompts": [row]})
+    text = re.search(r"<pre[^>]*>(.*?)</pre>", http.get(f"/jobs/{first}/pictures/0").text, re.S)
+    assert text
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "FEWSTEP_API_URL": api.url,
+        "FEWSTEP_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", unescape(text[1])],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    second = done.stdout.strip()
+    one, other = (http.get(f"/v1/jobs/{job}").json()["recipe"] for job in (first, second))
+    assert one == other
+    (made,), (again,) = (http.get(f"/v1/jobs/{j}/items").json()["items"] for j in (first, second))
+    assert (made["prompt"], made["seed"]) == (again["prompt"], again["seed"])
+    assert job_of(api, second).format == "webp"
+    assert list(tmp_path.glob("x")) == []
+
+
+def test_search_goes_on_where_it_stopped(http: httpx.Client) -> None:
+    prompts = [f"{'a star' if number % 10 == 3 else 'nothing'} {number}" for number in range(50)]
+    job_id = submit(http, {"job": {"repeats": 3}, "prompts": prompts})
+    found, first = [], 0
+    while first is not None:
+        page = http.get(
+            f"/v1/jobs/{job_id}/items", params={"prompt": "STAR", "first": first, "limit": 4}
+        ).json()
+        found += [item["image"] for item in page["items"]]
+        first = page["next"]
+    assert found == [3 * row + repeat for row in range(3, 50, 10) for repeat in range(3)]
+
+
+@pytest.mark.parametrize("name", load_catalog().models)
+def test_the_shortest_request_means_the_same_recipe(name: str) -> None:
+    catalog = load_catalog(allow_noncommercial=True)
+    for asked in (
+        RecipeRequest(model=name),
+        RecipeRequest(model=name, accelerator="none", steps=7, guidance=3.0),
+        RecipeRequest(model=name, accelerator="none", sampler="euler"),
+    ):
+        recipe = catalog.resolve(asked)
+        short = request_of(catalog, recipe)
+        assert catalog.resolve(short) == recipe
+    assert request_of(catalog, catalog.resolve(RecipeRequest(model=name))) == RecipeRequest(
+        model=name
+    )
