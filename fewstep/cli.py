@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import fewstep
-from fewstep import cli_jobs, cli_keys, cli_models, cli_preview, cli_render, cli_stack
+from fewstep import cli_compare, cli_jobs, cli_keys, cli_models, cli_preview, cli_render, cli_stack
 from jobs.errors import FewstepError
 
 EPILOG = """
@@ -54,6 +54,7 @@ app = typer.Typer(
 cli_render.add_to(app)
 cli_preview.add_to(app)
 cli_jobs.add_to(app)
+cli_compare.add_to(app)
 cli_stack.add_to(app)
 cli_keys.add_to(app)
 cli_models.add_to(app)

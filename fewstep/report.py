@@ -25,7 +25,12 @@ def note(text: str) -> None:
 
 def as_json(value: Mapping[str, Any]) -> None:
     """The one object on standard output."""
-    print(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+    print(printed(value))
+
+
+def printed(value: Mapping[str, Any]) -> str:
+    """The object as JSON that people can read too."""
+    return json.dumps(value, ensure_ascii=False, indent=1, default=str)
 
 
 def show_pairs(title: str, pairs: Mapping[str, object]) -> None:

@@ -125,5 +125,7 @@ class ShardTimes(Frozen):
     work_stall_ms: float = 0.0
     encode_stall_ms: float = 0.0
     store_stall_ms: float = 0.0
+    #: The most memory its renderer had held by then: of its GPU, or of its process on a CPU.
+    memory_bytes: int = 0
     started_ms: int = 0
     finished_ms: int = 0

@@ -58,6 +58,8 @@ class Timing(Frozen):
     unet_calls_per_step: int
     unet_calls: int
     tokens_lost: int
+    #: The most memory that any renderer had held: of its GPU, or of its process on a CPU.
+    memory_bytes: int = 0
     #: Crashes of units that were then rendered again or adopted.
     retries: int
     #: Units that another claim than their maker's finished.
@@ -108,6 +110,7 @@ def timing_of(
         unet_calls_per_step=2 if job.recipe.guided else 1,
         unet_calls=sum(one.unet_calls for one in manifests),
         tokens_lost=sum(one.tokens_lost for one in manifests),
+        memory_bytes=max((one.times.memory_bytes for one in manifests), default=0),
         retries=sum(one.attempt for one in manifests) if retries is None else retries,
         adopted=sum(one.adopted for one in manifests),
         renderers=_renderers(manifests),

@@ -12,6 +12,7 @@ from jobs.job import Image
 from jobs.recipe import Recipe
 from jobs.records import TRACEBACK_MAX, LoadTimes
 from workers.device_faults import DeviceLost, is_out_of_memory, is_sticky
+from workers.peak import peak_bytes
 from workers.render import Batch, BatchRenderer, Precision
 from workers.rendered import Rendered
 from workers.shapes import BatchShapes
@@ -47,6 +48,11 @@ class MendingRenderer:
     load_times: LoadTimes = field(default_factory=LoadTimes)
     #: A GPU is asked for the next batch before it has finished this one.
     ahead: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most memory it has held: of its GPU, or of its process on a CPU."""
+        return peak_bytes(self.batches.device)
 
     def room(self, recipe: Recipe) -> int:
         """Images of this recipe in one batch."""

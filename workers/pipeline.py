@@ -182,6 +182,7 @@ class Pipeline:
             work_stall_ms=flight.stood_ms.get("work", 0.0),
             encode_stall_ms=flight.stood_ms.get("encode", 0.0),
             store_stall_ms=flight.stood_ms.get("store", 0.0),
+            memory_bytes=self.renderer.memory_bytes,
             started_ms=flight.started_ms,
         )
         # The engine was loaded once, for the first shard.

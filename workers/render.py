@@ -101,6 +101,11 @@ class BatchRenderer:
         self._text: dict[int, TextEncoder] = {}
         self._calls: dict[tuple[str, int], _Call] = {}
 
+    @property
+    def device(self) -> torch.device:
+        """Where its nets are."""
+        return self._engine.device
+
     @torch.inference_mode()
     def render(
         self, recipe: Recipe, images: Sequence[Image], precision: Precision = "own"

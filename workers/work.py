@@ -62,6 +62,10 @@ class RendersBatches(Protocol):
     load_ms: float
     load_times: LoadTimes
 
+    @property
+    def memory_bytes(self) -> int:
+        """The most memory it has held: of its GPU, or of its process on a CPU."""
+
     def room(self, recipe: Recipe) -> int:
         """Images of this recipe in one batch."""
 

@@ -18,8 +18,12 @@ OUTLINE_LORA_DIR = _HERE / "outline_lora"
 """Folder of the style: ``pytorch_lora_weights.safetensors``, objects drawn as outlines."""
 
 
+JUDGE_DIR = _HERE / "judge"
+"""Folder of the judge, which reads off a picture what it shows: ``judge.safetensors``."""
+
+
 def made(part: str) -> Path:
-    """Where training puts ``model``, ``lcm_lora`` and ``outline_lora``, and measuring finds them.
+    """Where training puts ``model``, ``judge`` and the LoRAs, and measuring finds them.
 
     A folder in ``FEWSTEP_TINY_OUT``; without it the package, so that what is made is shipped.
     """

@@ -34,12 +34,14 @@ MINUTES = {
 STAGES = (*MINUTES, "model", "outline", "evaluate", "sheet")
 
 
-def _judge(minutes: float, seeds: tuple[int, ...] = (0, 1)) -> None:
-    from workers.tiny.classifier import judge_path, train_judge
+def _judge(minutes: float, seeds: tuple[int, ...] = (0, 1), ship: bool = True) -> None:
+    from workers.tiny.classifier import judge_path, ship_judge, train_judge
 
     for seed in seeds:
         if not judge_path(seed).exists():
             train_judge(seed, minutes)
+    if ship and rank() == 0:
+        ship_judge()
 
 
 def _text(minutes: float) -> None:
@@ -121,7 +123,7 @@ def _evaluate(seen: int, held_out: int, card: Path) -> None:
     from workers.tiny.card import as_markdown, fill_card
     from workers.tiny.evaluate import evaluate
 
-    _judge(MINUTES["judge"], (0,))
+    _judge(MINUTES["judge"], (0,), ship=False)
     table = as_markdown(evaluate(seen, held_out))
     if rank() > 0:
         return

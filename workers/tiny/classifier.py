@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.tiny import cache_dir
+from workers.tiny import JUDGE_DIR, cache_dir, made
 from workers.tiny.captions import PATTERNS, VALUES, Attributes, draw_attributes
 from workers.tiny.checkpoints import Run, device, placed, save_state
 from workers.tiny.scenes import render
+from workers.tiny.shipping import swap_folder
 
 FEATURES = 64
+JUDGE_FILE = "judge.safetensors"
 _BATCH = 64
 
 
@@ -112,6 +115,26 @@ def train_judge(seed: int, minutes: float = 2.0) -> Judge:
     run.averaged("judge")
     save_state(judge.state_dict(), judge_path(seed))
     return judge
+
+
+def ship_judge() -> Path:
+    """Write the judge that judges in half precision, where `shipped_judge` finds it; the file."""
+    state = torch.load(judge_path(0), map_location="cpu", weights_only=True)
+    half = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in state.items()
+    }
+    with swap_folder(made("judge")) as folder:
+        save_file(half, folder / JUDGE_FILE)
+    return made("judge") / JUDGE_FILE
+
+
+def shipped_judge() -> Judge:
+    """The judge of the package, in float32, ready to read."""
+    judge = Judge()
+    judge.load_state_dict(load_file(JUDGE_DIR / JUDGE_FILE))
+    ready: Judge = placed(judge.eval().requires_grad_(False))
+    return ready
 
 
 def load_judge(seed: int) -> Judge:
