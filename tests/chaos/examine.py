@@ -14,6 +14,7 @@ from jobs.dataset_index import DatasetIndex
 from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
+from jobs.results import outcome_of
 from jobs.store import Store
 from tests.chaos.one_site import Site
 from tests.servers import assert_no_leaks
@@ -45,16 +46,29 @@ class Verdict:
 class Dataset:
     """A job's shards as a reader finds them."""
 
+    #: Shards that the job had before any retry.
+    shards: int
     #: How often each image is a row of a shard, and of those with a picture, its digest.
     rows: Counter[int] = field(default_factory=Counter)
     pictures: dict[int, str] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
+    def count(self, images: list[int], manifest: Manifest) -> None:
+        """Add a shard's rows; those of a retry take the place of failed ones."""
+        if manifest.shard < self.shards:
+            ours = images == list(range(manifest.first, manifest.stop))
+        else:
+            ours = images == sorted(set(images)) and len(images) == manifest.count
+            images = [image for image in images if self.failed.pop(image, None) is None]
+        if not ours:
+            self.wrong.append(f"{manifest.parquet.name}: not the images of its unit")
+        self.rows.update(images)
+
 
 def read_dataset(store: Store, layout: JobLayout) -> Dataset:
     """Read every shard that the index names, and compare each file with what is said of it."""
-    found = Dataset()
+    found = Dataset(Job.model_validate_json(store.get(layout.job)).shards)
     index = DatasetIndex.model_validate_json(store.get(layout.index))
     said = store.get(layout.success).decode()
     if hashlib.sha256(store.get(layout.index)).hexdigest() not in said:
@@ -85,9 +99,7 @@ def read_shard(store: Store, layout: JobLayout, manifest: Manifest, found: Datas
             found.wrong.append(f"{name}: not the bytes that the manifest names")
     rows: list[dict[str, Any]] = pyarrow.parquet.read_table(io.BytesIO(table)).to_pylist()
     members = tar_members(tar)
-    found.rows.update(row["image"] for row in rows)
-    if [row["image"] for row in rows] != list(range(manifest.first, manifest.stop)):
-        found.wrong.append(f"{manifest.parquet.name}: not the images of its unit")
+    found.count([row["image"] for row in rows], manifest)
     expected = set()
     for row in rows:
         if row["status"] != "ok":
@@ -110,9 +122,14 @@ def tar_members(data: bytes) -> dict[str, bytes]:
         return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
 
 
-def examine(site: Site, undisturbed: Undisturbed, jobs: list[Job]) -> Verdict:
-    """Everything that the fault may have left; to be asked after `site.stop()`."""
-    verdict = Verdict()
+def examine(
+    site: Site, undisturbed: Undisturbed, jobs: list[Job], verdict: Verdict | None = None
+) -> Verdict:
+    """Everything that the fault may have left; to be asked after `site.stop()`.
+
+    Adds to `verdict` where one is given.
+    """
+    verdict = Verdict() if verdict is None else verdict
     for job in jobs:
         _examine_job(site, job, undisturbed, verdict)
     _look_for_leftovers(site, jobs, verdict)
@@ -120,16 +137,28 @@ def examine(site: Site, undisturbed: Undisturbed, jobs: list[Job]) -> Verdict:
 
 
 def _examine_job(site: Site, job: Job, undisturbed: Undisturbed, verdict: Verdict) -> None:
-    record, layout = site.record(job), site.layout(job)
+    layout, ended = site.layout(job), outcome_of(site.store, site.layout(job))
     wanted = site.outcomes.get(job.id, site.outcome)
-    if (record.state, record.outcome) != ("closed", wanted):
-        verdict.otherwise.append(f"job {job.id} is {record.state} {record.outcome}")
-    if record.outcome != "done":
+    counts = {"the store": (ended.done, ended.failed)}
+    if ended.state != wanted:
+        verdict.otherwise.append(f"job {job.id} is {ended.state} in the store")
+    # A queue that lost its memory is told of open jobs alone.
+    if record := site.queue.job(job.id):
+        counts["the queue"] = (record.done_images, record.failed_images + record.dead_images)
+        if (record.state, record.outcome) != ("closed", wanted):
+            verdict.otherwise.append(f"job {job.id} is {record.state} {record.outcome}")
+    if ended.state == "done":
+        found = _examine_done(site, job, undisturbed, verdict)
+        for who, counted in counts.items():
+            if counted != (len(found.pictures), len(found.failed)):
+                verdict.wrong.append(f"{who} counted {counted}")
+    else:
         _examine_ended(site.store, layout, verdict)
-        return
-    found = read_dataset(site.store, layout)
-    every = range(job.images)
-    verdict.lost += [image for image in every if not found.rows[image]]
+
+
+def _examine_done(site: Site, job: Job, undisturbed: Undisturbed, verdict: Verdict) -> Dataset:
+    found = read_dataset(site.store, site.layout(job))
+    verdict.lost += [image for image in range(job.images) if not found.rows[image]]
     verdict.doubled += [image for image, times in found.rows.items() if times > 1]
     verdict.wrong += found.wrong
     for image, digest in found.pictures.items():
@@ -137,9 +166,7 @@ def _examine_job(site: Site, job: Job, undisturbed: Undisturbed, verdict: Verdic
             verdict.wrong.append(f"image {image}: another picture")
     if len(found.failed) != site.given_up:
         verdict.otherwise.append(f"failed: {found.failed}")
-    counted = (record.done_images, record.failed_images + record.dead_images)
-    if counted != (len(found.pictures), len(found.failed)):
-        verdict.wrong.append(f"the queue counted {counted}")
+    return found
 
 
 def _examine_ended(store: Store, layout: JobLayout, verdict: Verdict) -> None:
@@ -148,7 +175,7 @@ def _examine_ended(store: Store, layout: JobLayout, verdict: Verdict) -> None:
         verdict.wrong.append("_SUCCESS of a job that is not done")
     if store.head(layout.outcome) is None:
         verdict.wrong.append("no outcome.json")
-    found = Dataset()
+    found = Dataset(Job.model_validate_json(store.get(layout.job)).shards)
     for one in store.list(layout.shards):
         if one.key.endswith("_stats.json"):
             read_shard(store, layout, Manifest.model_validate_json(store.get(one.key)), found)

@@ -31,11 +31,16 @@ def tail_lost(site: Site) -> None:
     begun(site)
     with site.recovery.outage(site.progress):
         site.redis.kill()
-        for path in _append_only(site.redis.folder):
-            size = path.stat().st_size
-            with path.open("r+b") as file:
-                file.truncate(int(size * 0.8))
+        cut_tails(site.redis.folder, 0.8)
         site.redis.start()
+
+
+def cut_tails(folder: Path, kept: float) -> None:
+    """Leave only this share of what was appended."""
+    for path in _append_only(folder):
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            file.truncate(int(size * kept))
 
 
 def _append_only(folder: Path) -> list[Path]:

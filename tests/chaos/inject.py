@@ -38,10 +38,16 @@ class Trap:
     @property
     def struck(self) -> int:
         """How often it has been met."""
-        return len(list(Path(self.folder).glob("*")))
+        return len(list(Path(self.folder).glob("[0-9]*")))
+
+    def mend(self) -> None:
+        """From now on nobody meets it."""
+        Path(self.folder, "mended").touch()
 
     def take(self) -> bool:
         """Whether it is this one's turn; the count is safe between processes."""
+        if Path(self.folder, "mended").exists():
+            return False
         for turn in range(self.times):
             try:
                 os.close(os.open(f"{self.folder}/{turn}", os.O_CREAT | os.O_EXCL))

@@ -58,7 +58,7 @@ class Site:
     children: dict[str, Child] = field(default_factory=dict)
     #: Renderers that a fault was meant to end, or that the test ended itself.
     expected_dead: set[str] = field(default_factory=set)
-    job: Job | None = None
+    jobs: list[Job] = field(default_factory=list)
     #: How the job is to end, and how many of its images are to end in quarantine.
     outcome: str = "done"
     given_up: int = 0
@@ -167,6 +167,14 @@ class Site:
         self.children[name] = child
         return child
 
+    def again(self, name: str) -> Child:
+        """Start a renderer that left once more, as it was."""
+        before = self.children[name]
+        child = self.zygote.fork(name, dict(before.order), restart=before.restart)
+        child.fallen += before.fallen
+        self.children[name] = child
+        return child
+
     def submitter(self, name: str, **order: Any) -> Child:
         """Start somebody who submits a job in a process of their own."""
         child = self.zygote.fork(name, self._order("submitter", name, {}, **order))
@@ -203,7 +211,8 @@ class Site:
     def adopt(self, job_id: str) -> Job:
         """Look at a job from now on."""
         job = read_job(self.store, self.direct.s3_prefix, TENANT, job_id)
-        self.job = self.job or job
+        if job.id not in [one.id for one in self.jobs]:
+            self.jobs.append(job)
         return job
 
     def manifests(self, job: Job | None = None) -> list[Manifest]:
@@ -224,11 +233,14 @@ class Site:
         """Where the job lies."""
         return layout_of(job or self.the_job, self.direct.s3_prefix)
 
+    def job_number(self, number: int) -> Job:
+        """One of several jobs, counted round."""
+        return self.jobs[number % len(self.jobs)]
+
     @property
     def the_job(self) -> Job:
-        """The job that was submitted."""
-        assert self.job is not None
-        return self.job
+        """The job that was submitted, or the first of them."""
+        return self.jobs[0]
 
     def record(self, job: Job | None = None) -> QueueJob:
         """The job as the queue holds it."""

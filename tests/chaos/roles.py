@@ -118,9 +118,15 @@ def renderer(order: dict[str, Any]) -> None:
         workers.engine.load_engine = lambda *_, **__: LOADED.engine
     recipe = Recipe.model_validate_json(order["recipe"])
     made = Forked(order["name"], recipe.engine_key, order["recipe"])
-    signal.signal(signal.SIGTERM, lambda *_: made.drain())
+    _listen(made.drain)
     while True:
         signal.pause()
+
+
+def _listen(leave: Callable[[], None]) -> None:
+    """From now on SIGTERM, which the zygote has blocked, means to leave."""
+    signal.signal(signal.SIGTERM, lambda *_: leave())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 class NoPool:
@@ -142,7 +148,7 @@ def scheduler(order: dict[str, Any]) -> None:
     _own()
     _brisk_store()
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    _listen(stop.set)
     settings = Settings()
     queue = ShardQueue(control_client(settings.redis_url.get_secret_value()))
     store = Store.connect(settings)

@@ -4,136 +4,160 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Callable
-from signal import SIGCONT, SIGKILL, SIGSTOP
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from jobs.job import Job
+from jobs.results import outcome_of
+from jobs.retry import retry_failed
 from tests.chaos.bench import Bench, bench
-from tests.chaos.examine import examine
-from tests.chaos.faults_redis_way import OPS
+from tests.chaos.examine import Verdict, examine
+from tests.chaos.inject import Trap
 from tests.chaos.one_site import Site
-from tests.chaos.proxy import DropReply, Refuse
 from tests.chaos.seats import redis_versions
+from tests.chaos.strikes import RENDERERS, STRIKES, Strike
 from tests.chaos.striking import last
-from tests.chaos.world import request
+from tests.chaos.world import TENANT, prompt, request
 from tests.s3_servers import STRICT, WEAK
 from tests.servers import wait_until
 
-Dice = random.Random
-RENDERERS = ("a", "b")
+#: What renderers may meet at a point of their own work.
+TRAPS = (
+    *(("step", "out_of_memory"), ("step", "sticky"), ("tar_closed", "bug"), ("batch", "kill")),
+    *(("encoded", "kill"), ("staged", "kill"), ("tar_put", "kill"), ("manifest_put", "kill")),
+)
+#: The image that cannot be made until it is mended, where a plan has one.
+BAD = 13
 
 
-def kill_renderer(site: Site, dice: Dice) -> None:
-    """Ray starts it again."""
-    site.children[dice.choice(RENDERERS)].signal(SIGKILL)
+@dataclass(frozen=True)
+class Plan:
+    """All that a seed decides: servers, jobs, what is struck when, and what is put right after."""
+
+    redis: str
+    store: str
+    #: Of each job its images a shard and its priority.
+    jobs: tuple[tuple[int, int], ...]
+    traps: tuple[tuple[str, str], ...]
+    #: Whether an image of each job cannot be made.
+    bad: bool
+    #: Whether images without a picture are retried at the end, `again` struck meanwhile.
+    retries: bool
+    first: tuple[tuple[float, Strike], ...]
+    again: tuple[tuple[float, Strike], ...]
+
+    def __str__(self) -> str:
+        wrong = f"image {BAD} cannot be made; " if self.bad else ""
+        jobs = ", ".join(f"shards of {size} at {priority}" for size, priority in self.jobs)
+        traps = "".join(f"{act} at {point}; " for point, act in self.traps)
+        struck = "; ".join(strike.text for _, strike in self.first)
+        retried = "; ".join(["retry", *(one.text for _, one in self.again)])
+        end = f"; {retried}" if self.retries else ""
+        return f"Redis {self.redis}, {self.store}; {jobs}; {wrong}{traps}{struck}{end}"
 
 
-def freeze_renderer(site: Site, dice: Dice) -> None:
-    """For about a lease."""
-    child = site.children[dice.choice(RENDERERS)]
-    child.signal(SIGSTOP)
-    last(dice.uniform(1.0, 5.0))
-    child.signal(SIGCONT)
+def plan_of(seed: int, versions: Sequence[str]) -> Plan:
+    """The plan that this seed makes on a machine that has these versions of Redis."""
+    dice = random.Random(seed)
+
+    def strikes(fewest: int, most: int) -> tuple[tuple[float, Strike], ...]:
+        count = dice.randint(fewest, most)
+        return tuple((dice.uniform(0.0, 2.0), dice.choice(STRIKES)(dice)) for _ in range(count))
+
+    return Plan(
+        redis=dice.choice(list(versions)),
+        store=dice.choice([STRICT, WEAK]),
+        jobs=tuple(
+            (dice.choice([4, 8, 12]), dice.randint(3, 5)) for _ in range(dice.randint(1, 3))
+        ),
+        traps=tuple(dice.sample(TRAPS, dice.randint(0, 2))),
+        bad=dice.random() < 0.5,
+        retries=dice.random() < 0.7,
+        first=strikes(2, 6),
+        again=strikes(0, 2),
+    )
 
 
-def kill_scheduler(site: Site, dice: Dice) -> None:
-    """Another one is started."""
-    site.kill("scheduler")
-    site.expected_dead.discard("scheduler")
-    site.scheduler()
-
-
-def kill_redis(site: Site, dice: Dice) -> None:
-    """It comes back from its file."""
-    site.redis.kill()
-    last(dice.uniform(0.1, 2.0))
-    site.redis.start()
-
-
-def hold(site: Site, dice: Dice) -> None:
-    """A way is a black hole for up to two leases."""
-    proxies = dice.choice([site.redis_proxies(), site.s3_proxies()])
-    chosen = dice.choice([proxies, [dice.choice(proxies)]])
-    for proxy in chosen:
-        proxy.hold = True
-    last(dice.uniform(0.5, 6.0))
-    for proxy in chosen:
-        proxy.hold = False
-
-
-def reset(site: Site, dice: Dice) -> None:
-    """Every connection is reset."""
-    for proxy in (*site.redis_proxies(), *site.s3_proxies()):
-        proxy.reset()
-
-
-def store_busy(site: Site, dice: Dice) -> None:
-    """503 from the store."""
-    for proxy in site.s3_proxies():
-        proxy.refuse = Refuse(503, "SlowDown")
-    last(dice.uniform(0.5, 4.0))
-    for proxy in site.s3_proxies():
-        proxy.refuse = None
-
-
-def lose_replies(site: Site, dice: Dice) -> None:
-    """The next replies of Redis and of the store do not arrive."""
-    line = site.line(dice.choice(RENDERERS))
-    line.redis.drop = DropReply(OPS, times=dice.randint(1, 4))
-    line.s3.drop = DropReply(rb"PUT /", b"HTTP/1.1 200", times=dice.randint(1, 3))
-
-
-def pause(site: Site, dice: Dice) -> None:
-    """A job is paused and resumed."""
-    job_id = dice.choice(sorted(site.outcomes))
-    site.queue.state(job_id, "pause")
-    last(dice.uniform(0.2, 2.0))
-    site.queue.state(job_id, "run")
-
-
-def cancel(site: Site, dice: Dice) -> None:
-    """A job is cancelled, unless it was too late."""
-    job_id = dice.choice(sorted(site.outcomes))
-    if site.queue.state(job_id, "cancel") == "cancel":
-        site.outcomes[job_id] = "cancelled"
-
-
-STRIKES: list[Callable[[Site, Dice], None]] = [
-    *(kill_renderer, freeze_renderer, kill_scheduler, kill_redis, hold, reset),
-    *(store_busy, lose_replies, pause, cancel),
-]
-
-
-def one_round(made: Bench, dice: Dice, say: Callable[[str], None]) -> bool:
-    """A few jobs and a few faults on servers of their own; whether all was as wanted."""
+def carry_out(made: Bench, plan: Plan) -> tuple[Verdict, str]:
+    """Everything that the plan says, on servers of its own; what was found, and where it lies."""
     pictures = made.undisturbed()
-    redis, store = dice.choice(redis_versions()), dice.choice([STRICT, WEAK])
-    plan = [(dice.choice(STRIKES), dice.uniform(0.0, 2.0)) for _ in range(dice.randint(2, 6))]
-    jobs: list[Job] = []
-    with made.site(redis, store, name="soak") as site:
+    with made.site(plan.redis, plan.store, name="soak") as site:
+        bad = site.trap("batch", "nan", times=10_000, prompt=prompt(BAD))
+        traps = [site.trap(point, act) for point, act in plan.traps]
         site.scheduler()
         for name in RENDERERS:
-            site.renderer(name, restart=True)
-        for _ in range(dice.randint(1, 3)):
-            wanted = request(dice.choice([4, 8, 12]), dice.randint(3, 5))
-            jobs.append(site.submit(wanted=wanted))
+            site.renderer(name, *traps, *([bad] if plan.bad else []), restart=True)
+        jobs = []
+        for size, priority in plan.jobs:
+            jobs.append(site.submit(wanted=request(size, priority)))
             site.outcomes[jobs[-1].id] = "done"
-        for strike, wait in plan:
-            last(wait)
-            strike(site, dice)
-        site.heal()
+        _strike(site, plan.first)
         for job in jobs:
-            wait_until(lambda job=job: site.record(job).state == "closed", "a job's end", 300)
-        wrong = site.stop()
-        verdict = examine(site, pictures, jobs)
-        verdict.otherwise += wrong
+            _wait(site, lambda job=job: _ended(site, job))
+        site.given_up = int(plan.bad)
+        if plan.retries:
+            _retry(site, jobs, bad, plan)
+        verdict = Verdict(otherwise=site.stop())
+        examine(site, pictures, jobs, verdict)
         site.keep = not verdict.clean
-        names = ", ".join(strike.__name__ for strike, _ in plan)
-        ended = ", ".join(sorted(site.outcomes.values()))
-        say(f"{'ok ' if verdict.clean else 'BAD'} Redis {redis}, {store}: {names}; {ended}")
-        if not verdict.clean:
-            say(f"    {verdict}\n    see {site.folder}")
-        return verdict.clean
+        return verdict, str(site.folder)
+
+
+def _strike(site: Site, strikes: Sequence[tuple[float, Strike]]) -> None:
+    for wait, strike in strikes:
+        last(wait)
+        strike.act(site)
+    site.heal()
+
+
+def _wait(site: Site, met: Callable[[], bool]) -> None:
+    def looked() -> bool:
+        # Who left by itself (nothing was wrong with it) is replaced, as the scheduler does.
+        for name in RENDERERS:
+            if site.children[name].gone.is_set():
+                site.again(name)
+        return met()
+
+    wait_until(looked, "a job's end", 300)
+
+
+def _ended(site: Site, job: Job) -> bool:
+    """By the store's word: a Redis that was emptied knows nothing of ended jobs."""
+    layout = site.layout(job)
+    said = any(site.store.head(key) is not None for key in (layout.success, layout.outcome))
+    return said and not site.queue.open_jobs()
+
+
+def _retry(site: Site, jobs: Sequence[Job], bad: Trap, plan: Plan) -> None:
+    """Whatever has no picture is put through again, until every dataset is complete."""
+    bad.mend()
+    retried = []
+    for job in jobs:
+        ended = outcome_of(site.store, site.layout(job))
+        if ended.state == "done" and not ended.failed:
+            continue
+        # A job whose every image was there when it was cancelled has nothing to retry.
+        if ended.done == job.images:
+            continue
+        again = retry_failed(
+            site.store,
+            site.queue,
+            prefix=site.direct.s3_prefix,
+            tenant=TENANT,
+            job_id=job.id,
+            idempotency_key=f"again-{job.id}",
+            unfinished=True,
+            now_ms=1_700_000_000_000,
+        )
+        assert again.created, again
+        retried.append(job)
+    _strike(site, plan.again)
+    for job in retried:
+        ends = site.layout(job).round_ended(1)
+        _wait(site, lambda ends=ends: site.store.head(ends) is not None)
+        site.outcomes[job.id] = "done"
+    wait_until(lambda: not site.queue.open_jobs(), "the queue to close them", 60)
+    site.given_up = 0
 
 
 def main() -> int:
@@ -142,17 +166,21 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     chosen = parser.parse_args()
-    rounds = 0
+    rounds = strikes = 0
     with bench() as made:
         made.undisturbed()
         end = time.monotonic() + 60 * chosen.minutes
         while time.monotonic() < end:
             seed = chosen.seed + rounds
             rounds += 1
-            print(f"round {rounds}, seed {seed} (again: make soak SEED={seed})", flush=True)
-            if not one_round(made, random.Random(seed), lambda text: print(text, flush=True)):
+            plan = plan_of(seed, redis_versions())
+            strikes += len(plan.first) + len(plan.again) * plan.retries + len(plan.traps)
+            print(f"round {rounds}, seed {seed} (again: make soak SEED={seed}): {plan}", flush=True)
+            verdict, folder = carry_out(made, plan)
+            if not verdict.clean:
+                print(f"BAD {verdict}\n    see {folder}", flush=True)
                 return 1
-    print(f"{rounds} rounds, nothing lost, doubled, wrong or left over")
+    print(f"{rounds} rounds, {strikes} strikes: nothing lost, doubled, wrong or left over")
     return 0
 
 

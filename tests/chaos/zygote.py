@@ -68,8 +68,11 @@ def _end(pids: set[int]) -> None:
 
 
 def _fork(order: dict[str, Any]) -> int:
+    # Told to leave before it listens, it leaves as soon as it does.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return pid
     status = 1
     try:
