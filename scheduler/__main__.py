@@ -29,8 +29,6 @@ def main() -> int:
         log.info("stopping signal=%s", number)
         stop.set()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
     try:
         client = control_client(settings.redis_url.get_secret_value())
         check_server(client)
@@ -40,6 +38,9 @@ def main() -> int:
         print(f"scheduler: {error}", file=sys.stderr)
         return error.exit_code
     Pool.connect(settings.ray_address)
+    # Ray sets a handler of its own when it connects, which ends the process at once.
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
     queue = ShardQueue(client, keep_ms=settings.keep_ms)
     pool = Pool(settings.max_renderers)
     scheduler = Scheduler(settings, queue, store, catalog, pool)

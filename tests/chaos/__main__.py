@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.bench import Bench, Fault, bench
+from tests.chaos.bench import Bench, bench
 from tests.chaos.catalogue import FAULTS
+from tests.chaos.fault import Fault
 from tests.chaos.seats import NEW, OLD, redis_versions
 from tests.chaos.table import Entry, append, read, table
 from tests.s3_servers import STRICT, WEAK

@@ -4,62 +4,17 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from tests.chaos.examine import Undisturbed, Verdict, examine, read_dataset
+from tests.chaos.apart import strike_apart
+from tests.chaos.examine import Undisturbed, examine, read_dataset
+from tests.chaos.fault import Fault, Result
 from tests.chaos.one_site import Site
 from tests.chaos.processes import Zygote
-from tests.chaos.seats import NEW, OLD, RedisSeat, StoreSeat
-from tests.s3_servers import STRICT, WEAK
-
-
-def _nothing_missing() -> str:
-    return ""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A row of the fault matrix, or a variant of one: `strike` starts everyone and does harm.
-
-    `needs` says what this machine lacks for it, "" where nothing.
-    """
-
-    row: str
-    name: str
-    how: str
-    strike: Callable[[Site], None]
-    short: bool = False
-    stores: tuple[str, ...] = (STRICT, WEAK)
-    redis: tuple[str, ...] = (OLD, NEW)
-    needs: Callable[[], str] = _nothing_missing
-    redis_options: tuple[str, ...] = ()
-    #: What Redis' seat needs before it starts: another disk, another clock.
-    room: Callable[[RedisSeat], AbstractContextManager[object]] = nullcontext
-    #: Said below the table where recovery has another bound than lease and poll.
-    note: str = ""
-
-
-@dataclass
-class Result:
-    """What one run of a fault showed."""
-
-    fault: Fault
-    redis: str
-    store: str
-    injected: int = 0
-    recoveries: list[float] = field(default_factory=list)
-    verdict: Verdict = field(default_factory=Verdict)
-    error: str = ""
-    seconds: float = 0.0
-    folder: str = ""
-
-    @property
-    def clean(self) -> bool:
-        """Whether everything was as wanted."""
-        return self.verdict.clean and not self.error
+from tests.chaos.seats import OLD, RedisSeat, StoreSeat
+from tests.s3_servers import WEAK
 
 
 class Bench:
@@ -130,6 +85,8 @@ class Bench:
 
     def run(self, fault: Fault, redis: str, store: str) -> Result:
         """Strike once; never raises."""
+        if fault.apart:
+            return self._run_apart(fault, redis, store)
         wanted = self.undisturbed()
         result = Result(fault, redis, store)
         started = time.monotonic()
@@ -140,6 +97,14 @@ class Bench:
         except Exception:
             result.error = traceback.format_exc()
         result.seconds = time.monotonic() - started
+        return result
+
+    def _run_apart(self, fault: Fault, redis: str, store: str) -> Result:
+        self._runs += 1
+        folder = self.folder / f"{self._runs:03d}-{fault.row}-{redis}-{store}"
+        result = strike_apart(fault, redis, store, folder)
+        if result.clean:
+            shutil.rmtree(folder)
         return result
 
     def _strike(self, site: Site, fault: Fault, result: Result, wanted: Undisturbed) -> None:

@@ -3,6 +3,7 @@
 from tests.chaos import (
     faults_jobs,
     faults_processes,
+    faults_ray,
     faults_redis,
     faults_redis_memory,
     faults_redis_way,
@@ -16,4 +17,5 @@ FAULTS = [
     *faults_redis_way.FAULTS,
     *faults_store.FAULTS,
     *faults_jobs.FAULTS,
+    *faults_ray.FAULTS,
 ]

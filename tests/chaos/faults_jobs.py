@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from resource import RLIMIT_NOFILE, prlimit
 
-from tests.chaos.bench import Fault, up
+from tests.chaos.bench import up
+from tests.chaos.fault import Fault
 from tests.chaos.machine import fill, root_missing, small_disk
 from tests.chaos.one_site import Site
 from tests.chaos.striking import last

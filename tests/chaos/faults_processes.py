@@ -4,7 +4,8 @@ import time
 from functools import partial
 from signal import SIGTERM
 
-from tests.chaos.bench import Fault, up
+from tests.chaos.bench import up
+from tests.chaos.fault import Fault
 from tests.chaos.machine import cgroups_missing, small_cgroup
 from tests.chaos.one_site import Site
 from tests.chaos.world import prompt

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import redis
 
 from jobs.errors import FewstepError
-from tests.chaos.bench import Fault
+from tests.chaos.fault import Fault
 from tests.chaos.machine import fill, root_missing, small_disk
 from tests.chaos.one_site import Site
 from tests.chaos.seats import RedisSeat

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.chaos.bench import Fault, up
+from tests.chaos.bench import up
+from tests.chaos.fault import Fault
 from tests.chaos.machine import clock_missing, turned_clock
 from tests.chaos.one_site import Site
 from tests.chaos.seats import OLD, RedisSeat

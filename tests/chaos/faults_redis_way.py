@@ -1,6 +1,6 @@
 """Faults of the way to Redis: replies lost, nothing passing at all."""
 
-from tests.chaos.bench import Fault
+from tests.chaos.fault import Fault
 from tests.chaos.one_site import Site
 from tests.chaos.proxy import DropReply
 from tests.chaos.striking import begun, cut_off_at, held, replies_reset, shut

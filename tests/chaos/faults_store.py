@@ -3,7 +3,8 @@
 import time
 from functools import partial
 
-from tests.chaos.bench import Fault, up
+from tests.chaos.bench import up
+from tests.chaos.fault import Fault
 from tests.chaos.machine import filter_missing, lossy
 from tests.chaos.one_site import Site
 from tests.chaos.proxy import DropReply, Proxy, Refuse

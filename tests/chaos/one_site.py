@@ -280,6 +280,8 @@ class Site:
         wrong = []
         for child in self.children.values():
             child.restart = False
+            # One that is just being started again is told once it is there.
+            wait_until(child.is_something, child.name, 60)
             child.signal(SIGCONT)
             child.signal(SIGTERM)
         for name, child in self.children.items():

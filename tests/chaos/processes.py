@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,13 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; one that has gone is left in peace."""
         if self.code is None:
-            os.kill(self.pid, number)
+            # It may be gone without our having heard of it.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def is_something(self) -> bool:
+        """Whether it runs or has gone for good, and is not between two lives."""
+        return self.code is None or self.gone.is_set()
 
     def pid_lives(self) -> bool:
         """Whether the process that it is now is there."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos.bench import Fault, Result
+from tests.chaos.fault import Fault, Result
 from tests.chaos.one_site import LEASE_MS
 from tests.chaos.rows import NOT_STRUCK
 from workers.shard_loop import IDLE_S

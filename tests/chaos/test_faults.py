@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.chaos.bench import Bench, Fault
+from tests.chaos.bench import Bench
 from tests.chaos.catalogue import FAULTS
+from tests.chaos.fault import Fault
 from tests.chaos.seats import NEW, OLD, redis_versions
 from tests.s3_servers import STRICT, WEAK
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fewstep.components import log_of
 from fewstep.local import Stack
 from jobs.client import Client
 from jobs.fetch import fetch_dataset
@@ -156,3 +157,11 @@ def test_the_example_runs(stack: Stack) -> None:
     assert found.returncode == 0, found.stderr
     assert "done: 8 of 8 images" in found.stdout
     assert "train/00000.tar" in found.stdout
+
+
+def test_a_scheduler_that_is_told_to_stop_ends_its_step(stack: Stack) -> None:
+    """Ray's own handler of SIGTERM would end it in the middle of whatever it does."""
+    process = psutil.Process(Stack.attach(stack.home).state.processes["scheduler"].pid)
+    process.terminate()
+    wait_until(lambda: not process.is_running() or process.status() == "zombie", "its end", 60)
+    assert "stopping signal=15" in log_of(stack.home, "scheduler").read_text()
