@@ -5,6 +5,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ RAY = {
     # Several nodes; nothing but loopback is here to listen on.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
 }
+TRIES = 3
 _PORTS = (
     *("--node-manager-port", "--object-manager-port", "--dashboard-agent-listen-port"),
     *("--dashboard-agent-grpc-port", "--runtime-env-agent-port", "--metrics-export-port"),
@@ -49,7 +51,7 @@ class Nobody:
 
 @dataclass
 class Node:
-    """A node: `ray start --block` in a session of its own, and what it started."""
+    """A node: `ray start --block`, and what it started."""
 
     process: "subprocess.Popen[bytes]"
     #: By which Ray's own list of nodes tells it from others.
@@ -115,35 +117,24 @@ class RaySite(Site):
     # ---- Ray ----
 
     def node(self, cpus: int, *, head: bool = False) -> Node:
-        """Start a node with room for so many renderers, and wait until its raylet is there."""
-        ports = free_ports(len(_PORTS))
-        flags = [f"{flag}={port}" for flag, port in zip(_PORTS, ports, strict=True)]
-        where = ["--head", f"--port={self.port}", f"--temp-dir={RAY_FOLDER}"] if head else []
-        command = [
-            *(sys.executable, "-P", "-c", "from ray.scripts.scripts import main; main()"),
-            *("start", "--block", "--disable-usage-stats", "--include-log-monitor=false"),
-            *(where or [f"--address=127.0.0.1:{self.port}"]),
-            *(["--include-dashboard=false", "--no-monitor"] if head else []),
-            *("--node-ip-address=127.0.0.1", *flags),
-            *(f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
-            *("--log-style=record", "--log-color=false"),
-        ]
-        with (self.folder / "ray.log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        made = Node(process, ports[0])
-        self.nodes.append(made)
-        wait_until(lambda: self._is_up(made), "a node of Ray", 120)
-        return made
+        """Start a node with room for so many renderers, and wait until it is part of the cluster.
 
-    def _is_up(self, node: Node) -> bool:
-        assert node.process.poll() is None, f"Ray ended, see {self.folder / 'ray.log'}"
-        return bool(node.named("raylet"))
+        Ray gives one up that is not there in half a minute, as happens on a busy machine.
+        """
+        for _ in range(TRIES):
+            log = self.folder / f"ray-{time.monotonic_ns()}.log"
+            made = _start_node(self.port, cpus, head, log)
+            wait_until(lambda made=made, log=log: _is_up(made, log), "a node of Ray", 180)
+            if made.process.poll() is None:
+                self.nodes.append(made)
+                return made
+        raise AssertionError(f"Ray gave a node up {TRIES} times, see {log}")
 
     def ray_scheduler(self) -> None:
         """Start our scheduler, with Ray's pool."""
         with (self.folder / "scheduler.log").open("ab") as log:
             self.placing = subprocess.Popen(
-                [sys.executable, "-m", "scheduler"], stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "-m", "scheduler"], stdout=log, stderr=log
             )
 
     def kill_scheduler(self) -> None:
@@ -239,6 +230,27 @@ class RaySite(Site):
             if node.process.poll() is None:
                 node.end()
         super().close()
+
+
+def _start_node(port: int, cpus: int, head: bool, log: Path) -> Node:
+    ports = free_ports(len(_PORTS))
+    command = [
+        *(sys.executable, "-P", "-c", "from ray.scripts.scripts import main; main()"),
+        *("start", "--block", "--disable-usage-stats", "--include-log-monitor=false"),
+        *(["--head", f"--port={port}", f"--temp-dir={RAY_FOLDER}"] if head else []),
+        *(["--include-dashboard=false", "--no-monitor"] if head else []),
+        *([] if head else [f"--address=127.0.0.1:{port}"]),
+        "--node-ip-address=127.0.0.1",
+        *(f"{flag}={free}" for flag, free in zip(_PORTS, ports, strict=True)),
+        *(f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
+        *("--log-style=record", "--log-color=false"),
+    ]
+    with log.open("wb") as output:
+        return Node(subprocess.Popen(command, stdout=output, stderr=output), ports[0])
+
+
+def _is_up(node: Node, log: Path) -> bool:
+    return node.process.poll() is not None or "Ray runtime started" in log.read_text()
 
 
 def _of_ray() -> list[str]:

@@ -11,6 +11,7 @@ from tests.chaos.faults_redis_way import OPS
 from tests.chaos.one_site import Line, Site
 from tests.chaos.proxy import DropReply, Proxy, Refuse
 from tests.chaos.striking import last
+from tests.servers import wait_until
 
 Dice = random.Random
 RENDERERS = ("a", "b")
@@ -28,7 +29,14 @@ class Strike(NamedTuple):
 def kill_renderer(dice: Dice) -> Strike:
     """Ray starts it again."""
     name = dice.choice(RENDERERS)
-    return Strike(f"kill {name}", lambda site: site.children[name].signal(SIGKILL))
+
+    def act(site: Site) -> None:
+        child = site.children[name]
+        before = len(child.fallen)
+        child.signal(SIGKILL)
+        wait_until(lambda: len(child.fallen) > before or child.gone.is_set(), "its death", 60)
+
+    return Strike(f"kill {name}", act)
 
 
 def freeze_renderer(dice: Dice) -> Strike:

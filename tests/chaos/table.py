@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tests.chaos.fault import Fault, Result
 from tests.chaos.one_site import LEASE_MS
-from tests.chaos.rows import NOT_STRUCK
 from workers.shard_loop import IDLE_S
 
 #: A renderer without work asks again after this long at most.
@@ -167,10 +166,6 @@ def _below(faults: Sequence[Fault], entries: Sequence[Entry]) -> list[str]:
     for note in dict.fromkeys(fault.note for fault in faults if fault.note):
         named = ", ".join(fault.name for fault in faults if fault.note == note)
         lines.append(f"\\* {named}: {note}.")
-        lines.append("")
-    if NOT_STRUCK:
-        lines += ["Not struck yet:", ""]
-        lines += [f"- row {row}: {why}" for row, why in NOT_STRUCK.items()]
         lines.append("")
     bad = [one for one in entries if not one.clean]
     if bad:
