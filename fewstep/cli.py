@@ -9,7 +9,17 @@ import typer
 from typer.core import TyperGroup
 
 import fewstep
-from fewstep import cli_compare, cli_jobs, cli_keys, cli_models, cli_preview, cli_render, cli_stack
+from fewstep import (
+    cli_compare,
+    cli_house,
+    cli_jobs,
+    cli_keys,
+    cli_look,
+    cli_models,
+    cli_preview,
+    cli_render,
+    cli_stack,
+)
 from jobs.errors import FewstepError
 
 EPILOG = """
@@ -47,16 +57,17 @@ app = typer.Typer(
     help="Renders pictures in bulk: prompts in, a training-ready dataset out.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 cli_render.add_to(app)
 cli_preview.add_to(app)
 cli_jobs.add_to(app)
+cli_look.add_to(app)
 cli_compare.add_to(app)
 cli_stack.add_to(app)
 cli_keys.add_to(app)
+cli_house.add_to(app)
 cli_models.add_to(app)
 
 
@@ -69,7 +80,7 @@ def main() -> None:
     """The `fewstep` command. Told to end, it cleans up as it does after Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
-    app()
+    app(prog_name="fewstep")
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

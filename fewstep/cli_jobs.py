@@ -10,9 +10,14 @@ from fewstep.options import AsJson, JobOptions, Prompts, with_job_options
 from fewstep.report import as_json, note
 from jobs.client import Client
 from jobs.job import JobView
+from jobs.states import JobState
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` told it.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the dataset; made where missing.")]
+State = Annotated[
+    str | None,
+    typer.Option(help="Only those in this state.", autocompletion=lambda: [*JobState]),
+]
 Key = Annotated[
     str | None, typer.Option("--key", help="Idempotency key: the same key is the same job.")
 ]
@@ -27,12 +32,26 @@ def add_to(app: typer.Typer) -> None:
     app.command("retry-failed")(retry_failed)
 
 
-def submit(prompts: Prompts, job: JobOptions, key: Key = None, *, json: AsJson = False) -> None:
+def submit(
+    prompts: Prompts,
+    job: JobOptions,
+    key: Key = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and count, write nothing; say what it costs.")
+    ] = False,
+    *,
+    json: AsJson = False,
+) -> None:
     """Submit a job to the API and return at once."""
+    from fewstep.report import show_estimate
     from fewstep.request import prompt_file, request_of
 
     request = request_of(job)
     with prompt_file(prompts) as path, client_here() as client:
+        if dry_run:
+            found = client.dry_run(request, path)
+            as_json(found.model_dump()) if json else show_estimate(found)
+            return
         reply = client.submit(request, path, idempotency_key=key)
     for warning in reply.warnings:
         note(f"note: {warning}")
@@ -44,8 +63,10 @@ def submit(prompts: Prompts, job: JobOptions, key: Key = None, *, json: AsJson =
 
 
 def list_jobs(
-    state: Annotated[str | None, typer.Option(help="Only those in this state.")] = None,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    state: State = None,
+    model: Annotated[str | None, typer.Option(help="Only those of this model.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only those with this in their name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     *,
     json: AsJson = False,
 ) -> None:
@@ -53,7 +74,7 @@ def list_jobs(
     from fewstep.report import show_jobs
 
     with client_here() as client:
-        views = client.jobs(state=state, limit=limit)
+        views = client.jobs(state=state, model=model, name=name, limit=limit)
     as_json({"jobs": [view.model_dump() for view in views]}) if json else show_jobs(views)
 
 
@@ -67,11 +88,10 @@ def show(job_id: JobId, *, json: AsJson = False) -> None:
 def watch(job_id: JobId, *, json: AsJson = False) -> None:
     """Follow a job until it has ended. Exit status 1: it failed or was cancelled."""
     from fewstep.progress import job_bar
-    from jobs.states import JobState
 
     with client_here() as client:
         view = client.job(job_id)
-        with job_bar(view.images) as bar:
+        with job_bar(view.images, lambda: client.stages(job_id)) as bar:
             for view in client.watch(job_id):
                 bar(view)
         held_up = _held_up(client, view)
@@ -114,7 +134,7 @@ def resume(job_id: JobId, *, json: AsJson = False) -> None:
 
 def failed(
     job_id: JobId,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
     *,
     json: AsJson = False,
 ) -> None:
@@ -149,18 +169,20 @@ def retry_failed(
 
 def fetch(job_id: JobId, out: Out, *, json: AsJson = False) -> None:
     """Copy a finished job's dataset into a folder; what is there and whole is not copied again."""
-    from fewstep.configuration import current_settings
-    from fewstep.fetching import check_out, fetch_job
+    from fewstep.fetching import check_out
+    from fewstep.progress import byte_bar
 
     check_out(out, job_id=job_id)
     with client_here() as client:
-        view = client.job(job_id)
-        client.results(job_id)
-    fetched = fetch_job(current_settings(), view, out)
+        files = client.results(job_id)["files"]
+        with byte_bar("fetching") as bar:
+            copied = client.download(job_id, out, bar)
     if json:
-        as_json({"id": job_id, "out": str(out.resolve())} | fetched.model_dump())
+        counts = {"files": len(files), "kept": len(files) - copied}
+        facts = {"id": job_id, "out": str(out.resolve())} | counts
+        as_json(facts | {"bytes": sum(file["bytes"] for file in files)})
     else:
-        note(f"{view.images} images are in {out.resolve()}")
+        note(f"{len(files)} files are in {out.resolve()}")
 
 
 def client_here() -> Client:
@@ -179,7 +201,6 @@ def _ask(question: "Callable[[Client], JobView]", *, json: bool) -> None:
 
 def _held_up(client: Client, view: JobView) -> str:
     """What decided a finished job's speed, and what to change; "" while there is nothing to say."""
-    from jobs.states import JobState
 
     if view.state != JobState.DONE:
         return ""

@@ -6,24 +6,24 @@ import typer
 
 from fewstep.options import AsJson
 
+Served = Annotated[
+    bool, typer.Option("--served", help="As the API has them, instead of this machine's catalog.")
+]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model, in full.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(models)
+    """Add these commands."""
+    for command in (models, accelerators, styles):
+        app.command()(command)
 
 
-def models(name: Name = None, *, json: AsJson = False) -> None:
+def models(name: Name = None, served: Served = False, *, json: AsJson = False) -> None:
     """List the models of the catalog, or show one with its accelerators, licences and sizes."""
-    from fewstep.configuration import read_settings
     from fewstep.report import as_json
-    from jobs.catalog import load_catalog
     from jobs.errors import NotFound
-    from jobs.offers import accelerator_offers, model_offers
 
-    catalog = load_catalog(read_settings().catalog)
-    offers = model_offers(catalog)
+    offers = _offers("models", served)
     if name is None:
         if json:
             as_json({one: offer.model_dump(mode="json") for one, offer in offers.items()})
@@ -34,7 +34,8 @@ def models(name: Name = None, *, json: AsJson = False) -> None:
         raise NotFound(
             f"there is no model {name!r}", where="NAME", remedy=f"known: {', '.join(offers)}"
         )
-    fitting = {one: accelerator_offers(catalog)[one] for one in offers[name].accelerators}
+    known = _offers("accelerators", served)
+    fitting = {one: known[one] for one in offers[name].accelerators}
     if json:
         as_json(
             offers[name].model_dump(mode="json")
@@ -42,6 +43,61 @@ def models(name: Name = None, *, json: AsJson = False) -> None:
         )
     else:
         _show_one(name, offers[name], fitting)
+
+
+def accelerators(served: Served = False, *, json: AsJson = False) -> None:
+    """List the few-step adapters: the models each fits, its steps, guidance and licence."""
+    from fewstep.report import as_json
+
+    offers = _offers("accelerators", served)
+    if json:
+        as_json({one: offer.model_dump(mode="json") for one, offer in offers.items()})
+    else:
+        _show_accelerators(offers)
+
+
+def styles(served: Served = False, *, json: AsJson = False) -> None:
+    """List the style LoRAs: the models each fits, its usual weight and its licence."""
+    from fewstep.report import as_json, show_table
+
+    offers = _offers("styles", served)
+    if json:
+        as_json({one: offer.model_dump(mode="json") for one, offer in offers.items()})
+        return
+    rows = [
+        (name, "-" if one.weight is None else f"{one.weight:g}", ", ".join(one.models), _terms(one))
+        for name, one in offers.items()
+    ]
+    show_table(("style", "weight", "models", "licence"), rows)
+
+
+def _offers(kind: str, served: bool) -> dict[str, Any]:
+    """What the catalog, or the API, has of a kind, by name."""
+    from fewstep.configuration import read_settings
+    from jobs import offers
+    from jobs.catalog import load_catalog
+
+    made: dict[str, tuple[Any, Any]] = {
+        "models": (offers.ModelOffer, offers.model_offers),
+        "accelerators": (offers.AcceleratorOffer, offers.accelerator_offers),
+        "styles": (offers.StyleOffer, offers.style_offers),
+    }
+    value, of_catalog = made[kind]
+    if not served:
+        return dict(of_catalog(load_catalog(read_settings().catalog)))
+    from fewstep.cli_jobs import client_here
+
+    with client_here() as client:
+        found = getattr(client, kind)()
+    return {name: _read(value, fields) for name, fields in found.items()}
+
+
+def _read(value: Any, fields: dict[str, Any]) -> Any:
+    """A value from JSON, as the API writes it: with what is only computed."""
+    import json
+
+    own = {name: one for name, one in fields.items() if name not in value.model_computed_fields}
+    return value.model_validate_json(json.dumps(own))
 
 
 def _show_all(offers: dict[str, Any]) -> None:
@@ -65,7 +121,7 @@ def _show_all(offers: dict[str, Any]) -> None:
 
 
 def _show_one(name: str, offer: Any, accelerators: dict[str, Any]) -> None:
-    from fewstep.report import show_pairs, show_table
+    from fewstep.report import show_pairs
 
     pairs = {
         "architecture": f"{offer.architecture} ({offer.title})",
@@ -79,6 +135,12 @@ def _show_one(name: str, offer: Any, accelerators: dict[str, Any]) -> None:
         "autoencoders": ", ".join(("own", *offer.vaes)),
     }
     show_pairs(name, pairs | _sizes(offer))
+    _show_accelerators(accelerators)
+
+
+def _show_accelerators(accelerators: dict[str, Any]) -> None:
+    from fewstep.report import show_table
+
     rows = [
         (
             one,

@@ -109,7 +109,7 @@ def _follow(stack: Stack, client: Client, job_id: str) -> JobView:
     from fewstep.progress import job_bar
 
     view = client.job(job_id)
-    with job_bar(view.images) as bar:
+    with job_bar(view.images, lambda: client.stages(job_id)) as bar:
         while view.state not in TERMINAL:
             bar(view)
             if view.reason.startswith(CANNOT_START):

@@ -14,7 +14,15 @@ from jobs.shard_queue import ShardQueue
 from jobs.specs import dataset_id
 from jobs.states import JobState, state_of
 from jobs.store import Store
-from jobs.waiting import CANNOT_START, STORE_AWAY, reason_of
+from jobs.waiting import (
+    CANNOT_START,
+    NO_ROOM,
+    NO_SCHEDULER,
+    SCALING_UP,
+    STORE_AWAY,
+    reason_of,
+    scene_of,
+)
 
 #: Jobs told one by one; of the others, how many there are.
 TOLD = 20
@@ -26,8 +34,9 @@ OVERDUE_MS = 5_000
 STILL_MS = 600_000
 _REMEDIES = {
     "paused": "fewstep resume ID",
-    "no scheduler is running": "run `fewstep up`, or python -m scheduler",
-    "no renderer yet": "the scheduler starts one where there is room: see renderers, and its log",
+    NO_SCHEDULER: "run `fewstep up`, or python -m scheduler",
+    SCALING_UP: "the scheduler starts one: see renderers, and its log",
+    NO_ROOM: "it waits its turn; more devices, or a higher FEWSTEP_MAX_RENDERERS, end that",
     STORE_AWAY: "see the line about the store",
 }
 
@@ -42,7 +51,7 @@ def queue_found(settings: Settings) -> Iterator[Finding]:
         yield _scheduler(age)
         yield from _renderers(renderers, settings)
         yield from _leases(leases, renderers)
-        yield from _open(jobs, renderers, age)
+        yield from _open(queue, jobs)
         yield from _failed(ended)
         store = Store.connect(settings, patience=BRIEF)
         try:
@@ -94,12 +103,10 @@ def _leases(
         yield Finding("leases", "ok", f"{len(leases)} in flight")
 
 
-def _open(
-    jobs: Sequence[QueueJob], renderers: Sequence[RendererRecord], age: int | None
-) -> Iterator[Finding]:
+def _open(queue: ShardQueue, jobs: Sequence[QueueJob]) -> Iterator[Finding]:
     for job in jobs[:TOLD]:
         state = _state(job)
-        reason = reason_of(job, state, renderers, age)
+        reason = reason_of(job, state, scene_of(queue, job.tenant))
         still = _now_ms() - (job.last_progress_ms or job.first_claim_ms or _now_ms())
         if reason.startswith(CANNOT_START):
             yield Finding(f"job {job.job_id}", "fail", f"{state}: {reason}", "see its renderer")
@@ -107,10 +114,9 @@ def _open(
             text = f"{state}: no image for {still / 60_000:.0f} min"
             yield Finding(f"job {job.job_id}", "warn", text, "see its renderers, and their logs")
         else:
-            remedy = _REMEDIES.get(reason, "")
+            remedy = _REMEDIES.get(reason.partition(":")[0], "").replace("ID", job.job_id)
             text = f"{state}: {reason}" if reason else str(state)
-            waits = reason in _REMEDIES and state != JobState.PAUSED
-            remedy = remedy.replace("ID", job.job_id)
+            waits = remedy and state != JobState.PAUSED
             yield Finding(f"job {job.job_id}", "warn" if waits else "ok", text, remedy)
     if len(jobs) > TOLD:
         yield Finding("jobs", "ok", f"{len(jobs) - TOLD} more are open")

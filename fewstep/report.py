@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewstep.findings import Finding
-from jobs.job import JobView
+from jobs.job import DryRun, JobView
 from jobs.keys import ApiKey
 
 _PIPE_WIDTH = 200
@@ -62,7 +62,7 @@ def show_jobs(views: "Sequence[JobView]") -> None:
         rate = f"{view.images_per_second:.1f}" if view.images_per_second else ""
         counts = (str(view.images), str(view.done), str(view.failed))
         table.add_row(
-            view.id, escape(view.name), view.state, *counts, rate, _clock(view.submitted_ms)
+            view.id, escape(view.name), view.state, *counts, rate, clock(view.submitted_ms)
         )
     _console().print(table)
 
@@ -89,7 +89,7 @@ def show_keys(keys: "Sequence[ApiKey]") -> None:
         state = "lives" if key.lives(round(now)) else "revoked" if key.revoked_ms else "run out"
         scopes, rate = " ".join(key.scopes), str(key.requests_a_minute)
         table.add_row(
-            key.id, key.tenant, escape(key.name), scopes, rate, _clock(key.created_ms), state
+            key.id, key.tenant, escape(key.name), scopes, rate, clock(key.created_ms), state
         )
     _console().print(table)
 
@@ -104,7 +104,7 @@ def show_job(view: JobView, held_up: str = "") -> None:
         "images": f"{view.done} of {view.images} done, {view.failed} failed{_of_limit(view)}",
         "shards": f"{view.shards}, {view.shards_running} running",
         "priority": view.priority,
-        "submitted": _clock(view.submitted_ms),
+        "submitted": clock(view.submitted_ms),
         "images/s": f"{view.images_per_second:.2f}" if view.images_per_second else "-",
         "recipe": ", ".join(
             f"{name} {recipe[name]}"
@@ -152,6 +152,17 @@ def show_status(facts: Mapping[str, Any]) -> None:
         note("`fewstep up` starts what is missing")
 
 
+def show_estimate(found: DryRun) -> None:
+    """What a job would be, and what it would cost where that is known."""
+    guess = found.estimate
+    costs = {"device seconds": guess.device_seconds, "seconds": guess.seconds, "price": guess.price}
+    pairs: dict[str, object] = {"images": found.images, "shards": found.shards}
+    pairs |= {"where": guess.where, "measured on": f"{guess.measured_images} images"}
+    pairs |= {name: "not known" if cost is None else cost for name, cost in costs.items()}
+    notes = enumerate(found.warnings, start=1)
+    show_pairs("A dry run", pairs | {f"note {number}": text for number, text in notes})
+
+
 def show_findings(findings: "Sequence[Finding]") -> None:
     """A line per check, with its remedy where one is needed."""
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -174,15 +185,20 @@ def show_render(facts: Mapping[str, Any]) -> None:
     if facts["tokens_lost"]:
         pairs["prompts cut"] = f"{facts['tokens_lost']} were longer than the text encoder reads"
     show_pairs("Rendered", pairs | {"files": facts["out"]})
+    show_times(facts["stages"], facts.get("bottleneck"))
+
+
+def show_times(stages: Mapping[str, Any], bottleneck: Mapping[str, Any] | None) -> None:
+    """A line per stage, and what held the job up."""
     table = Table(title="Time by stage", title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "sum s", "p50 ms", "p95 ms"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage, times in facts["stages"].items():
+    for stage, times in stages.items():
         table.add_row(stage, *_times(times))
-    if facts["stages"]:
+    if stages:
         _console().print(table)
-    if facts.get("bottleneck"):
-        _console().print(facts["bottleneck"]["says"], markup=False, highlight=False)
+    if bottleneck:
+        _console().print(bottleneck["says"], markup=False, highlight=False)
 
 
 def _times(times: object) -> tuple[str, str, str]:
@@ -200,7 +216,8 @@ def _number(value: object, unit: int, digits: int) -> str:
     return f"{value / unit:.{digits}f}" if isinstance(value, int | float) else "-"
 
 
-def _clock(ms: int) -> str:
+def clock(ms: int) -> str:
+    """A moment as people here read it."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
 
 

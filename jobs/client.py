@@ -1,6 +1,7 @@
 """The client: every verb of the API as a typed call, safe to repeat when a reply is lost."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -9,10 +10,10 @@ from typing import Any, Self
 import httpx
 
 from jobs import client_calls as calls
-from jobs.client_download import Progress, download_files
-from jobs.client_follow import events_after, views_of
+from jobs.client_download import Copying, Progress
+from jobs.client_follow import AWAY, POLL_S, Resume, Watch
 from jobs.client_upload import Prompts, open_upload
-from jobs.client_wire import Wire, trusts_environment
+from jobs.client_wire import Wire, bytes_of, scattered, trusts_environment
 from jobs.job import DryRun, JobRequest, JobView, Submission
 
 
@@ -119,7 +120,7 @@ class Client:
 
     def picture(self, job_id: str, image: int) -> bytes:
         """The file of one picture, as soon as its shard is committed; raises NotFound."""
-        return self._wire.read_bytes(calls.picture_path(job_id, image))
+        return bytes_of(self._wire.send(calls.picture(job_id, image)))
 
     def results(self, job_id: str) -> dict[str, Any]:
         """Where the finished dataset lies: `prefix`, `uri`, and all `files` with their links.
@@ -136,12 +137,18 @@ class Client:
         Called again, it goes on where it was cut. Every file of a shard is compared with its
         digest. Raises Conflict while the job is unfinished.
         """
-        files = self.results(job_id)["files"]
-        return download_files(files, out, progress, trusts_environment(self.url))
+        copying = Copying(out, progress, trust_env=trusts_environment(self.url))
+        while not copying.take(self.results(job_id)["files"]):
+            pass
+        return copying.copied
 
     def timing(self, job_id: str) -> dict[str, Any]:
         """The time of every stage (`timing.json`). Raises Conflict while the job is unfinished."""
         return self._wire.run(calls.timing(job_id))
+
+    def stages(self, job_id: str) -> dict[str, Any]:
+        """Where the time of the job's latest shards went, stage by stage; also while it runs."""
+        return self._wire.run(calls.stages(job_id))
 
     # ---- all jobs, and the house ----
 
@@ -177,6 +184,27 @@ class Client:
         """Whether Redis and the store answer; raises Unreachable or BadConfiguration if not."""
         return self._wire.run(calls.house("/readyz"))
 
+    # ---- webhooks ----
+
+    def add_webhook(self, url: str, events: Sequence[str] = ()) -> dict[str, Any]:
+        """Have `url` told of these events (none: the usual ones); its `secret` is told once.
+
+        Sent again after a lost reply it may be there twice: `webhooks` shows them.
+        """
+        return self._wire.run(calls.add_webhook(url, events))
+
+    def webhooks(self) -> list[dict[str, Any]]:
+        """Your webhooks, oldest first, without their secrets."""
+        return self._wire.run(calls.webhooks())
+
+    def delete_webhook(self, webhook_id: str) -> dict[str, Any]:
+        """Send nothing more there."""
+        return self._wire.run(calls.delete_webhook(webhook_id))
+
+    def deliveries(self, *, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Messages of the last seven days, newest first, and what became of each."""
+        return self._wire.run(calls.deliveries(state, limit))
+
     # ---- following a job ----
 
     def events(self, job_id: str, *, after: str | None = None) -> Iterator[dict[str, Any]]:
@@ -185,7 +213,17 @@ class Client:
         The first is a `progress` with the whole view. Reconnects by itself where it was cut;
         `after` (an event's id) begins behind that one.
         """
-        return events_after(self._wire, job_id, after)
+        resume = Resume(self.url, job_id, after)
+        while True:
+            cut: httpx.TransportError | None = None
+            try:
+                for event in self._wire.stream(resume.path, resume.headers()):
+                    if not resume.take(event):
+                        return
+                    yield event
+            except httpx.TransportError as error:
+                cut = error
+            time.sleep(resume.wait_after(cut))
 
     def watch(self, job_id: str) -> Iterator[JobView]:
         """The job's view whenever something changed; ends with the one in a final state.
@@ -193,4 +231,23 @@ class Client:
         Falls back to asking every second where events do not come through, and bears an API
         that is away for a minute.
         """
-        return views_of(self._wire, job_id)
+        watch = Watch()
+        while not watch.ended:
+            try:
+                for view in self._views(job_id):
+                    if watch.is_news(view):
+                        yield view
+            except AWAY as error:
+                watch.bear(error)
+            if not watch.ended:
+                time.sleep(scattered(POLL_S))
+
+    def _views(self, job_id: str) -> Iterator[JobView]:
+        """Views from one run of events, and the one that is asked for where they end."""
+        try:
+            for event in self.events(job_id):
+                if event["type"] == "progress":
+                    yield calls.view_of(event["data"])
+        except AWAY:
+            pass
+        yield self.job(job_id)

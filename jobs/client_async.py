@@ -1,7 +1,7 @@
 """The client for asyncio: the same verbs as `Client`, over the same calls."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,11 +10,11 @@ import httpx
 
 from jobs import client_calls as calls
 from jobs.client_async_wire import AsyncWire
-from jobs.client_download import Progress, download_files
+from jobs.client_download import Copying, Progress
+from jobs.client_follow import AWAY, POLL_S, Resume, Watch
 from jobs.client_upload import Prompts, open_upload
-from jobs.client_wire import trusts_environment
+from jobs.client_wire import bytes_of, scattered, trusts_environment
 from jobs.job import DryRun, JobRequest, JobView, Submission
-from jobs.states import TERMINAL
 
 
 class AsyncClient:
@@ -98,7 +98,7 @@ class AsyncClient:
 
     async def picture(self, job_id: str, image: int) -> bytes:
         """The file of one picture, as soon as its shard is committed; raises NotFound."""
-        return await self._wire.read_bytes(calls.picture_path(job_id, image))
+        return bytes_of(await self._wire.send(calls.picture(job_id, image)))
 
     async def results(self, job_id: str) -> dict[str, Any]:
         """Where the finished dataset lies; raises Conflict while the job is unfinished."""
@@ -111,13 +111,18 @@ class AsyncClient:
 
         `progress` is called from another thread.
         """
-        files = (await self.results(job_id))["files"]
-        trusts = trusts_environment(self.url)
-        return await asyncio.to_thread(download_files, files, out, progress, trusts)
+        copying = Copying(out, progress, trust_env=trusts_environment(self.url))
+        while not await asyncio.to_thread(copying.take, (await self.results(job_id))["files"]):
+            pass
+        return copying.copied
 
     async def timing(self, job_id: str) -> dict[str, Any]:
         """The time of every stage; raises Conflict while the job is unfinished."""
         return await self._wire.run(calls.timing(job_id))
+
+    async def stages(self, job_id: str) -> dict[str, Any]:
+        """Where the time of the job's latest shards went, stage by stage; also while it runs."""
+        return await self._wire.run(calls.stages(job_id))
 
     async def jobs(
         self,
@@ -155,21 +160,58 @@ class AsyncClient:
         """Whether Redis and the store answer."""
         return await self._wire.run(calls.house("/readyz"))
 
-    def events(self, job_id: str, *, after: str | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def add_webhook(self, url: str, events: Sequence[str] = ()) -> dict[str, Any]:
+        """Have `url` told of these events; see `Client.add_webhook`."""
+        return await self._wire.run(calls.add_webhook(url, events))
+
+    async def webhooks(self) -> list[dict[str, Any]]:
+        """Your webhooks, oldest first, without their secrets."""
+        return await self._wire.run(calls.webhooks())
+
+    async def delete_webhook(self, webhook_id: str) -> dict[str, Any]:
+        """Send nothing more there."""
+        return await self._wire.run(calls.delete_webhook(webhook_id))
+
+    async def deliveries(
+        self, *, state: str | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """Messages of the last seven days, newest first, and what became of each."""
+        return await self._wire.run(calls.deliveries(state, limit))
+
+    async def events(
+        self, job_id: str, *, after: str | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """Events of a job until it has ended; see `Client.events`."""
-        return self._wire.events(job_id, after)
+        resume = Resume(self.url, job_id, after)
+        while True:
+            cut: httpx.TransportError | None = None
+            try:
+                async for event in self._wire.stream(resume.path, resume.headers()):
+                    if not resume.take(event):
+                        return
+                    yield event
+            except httpx.TransportError as error:
+                cut = error
+            await asyncio.sleep(resume.wait_after(cut))
 
     async def watch(self, job_id: str) -> AsyncIterator[JobView]:
-        """The job's view whenever something changed; ends with the one in a final state.
+        """The job's view whenever something changed; see `Client.watch`."""
+        watch = Watch()
+        while not watch.ended:
+            try:
+                async for view in self._views(job_id):
+                    if watch.is_news(view):
+                        yield view
+            except AWAY as error:
+                watch.bear(error)
+            if not watch.ended:
+                await asyncio.sleep(scattered(POLL_S))
 
-        Raises Unreachable where the API is away for longer than a call is repeated.
-        """
-        shown: JobView | None = None
-        async for event in self.events(job_id):
-            if event["type"] == "progress":
-                view = calls.view_of(event["data"])
-                if view != shown:
-                    shown = view
-                    yield view
-        if shown is None or shown.state not in TERMINAL:
-            yield await self.job(job_id)
+    async def _views(self, job_id: str) -> AsyncIterator[JobView]:
+        try:
+            async for event in self.events(job_id):
+                if event["type"] == "progress":
+                    yield calls.view_of(event["data"])
+        except AWAY:
+            pass
+        yield await self.job(job_id)

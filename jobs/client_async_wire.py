@@ -8,15 +8,12 @@ import httpx
 
 from jobs.client_calls import Answer, Call, Pages
 from jobs.client_wire import (
-    RETRY_WAITS_S,
     STREAM_TIMEOUT,
     EventReader,
     Tries,
     object_of,
     raise_problem,
-    scattered,
     settings_of,
-    unreachable,
 )
 
 
@@ -38,7 +35,11 @@ class AsyncWire:
         return call.read(await self.reply_to(call))
 
     async def reply_to(self, call: Call[Any]) -> dict[str, Any]:
-        """The JSON object that a call is answered with; repeated as `Wire.reply_to` does."""
+        """The JSON object that a call is answered with; repeated as `Wire.send` does."""
+        return object_of(await self.send(call))
+
+    async def send(self, call: Call[Any]) -> httpx.Response:
+        """The reply to a call, whatever it says."""
         tries = Tries(self.url)
         while True:
             try:
@@ -48,7 +49,7 @@ class AsyncWire:
                 continue
             wait = tries.wait_for(reply)
             if wait is None:
-                return object_of(reply)
+                return reply
             await asyncio.sleep(wait)
 
     async def pages(self, pages: Pages[Answer]) -> AsyncIterator[Answer]:
@@ -60,38 +61,8 @@ class AsyncWire:
                 yield one
             more = more.after(reply)
 
-    async def read_bytes(self, path: str) -> bytes:
-        """What lies at a path, as it is."""
-        reply = await self._http.get(path)
-        if not reply.is_success:
-            raise_problem(reply)
-        return reply.content
-
-    async def events(self, job_id: str, after: str | None) -> AsyncIterator[dict[str, Any]]:
-        """Events of a job until `end`, over as many streams as it takes.
-
-        Raises Unreachable when three streams in a row bring nothing.
-        """
-        failures = 0
-        while True:
-            cut: httpx.TransportError | None = None
-            try:
-                async for event in self._stream(job_id, after):
-                    failures = 0
-                    after = event["id"] or after
-                    if event["type"] == "end":
-                        return
-                    yield event
-            except httpx.TransportError as error:
-                cut = error
-            failures += 1
-            if failures > len(RETRY_WAITS_S):
-                raise unreachable(self.url, cut) from cut
-            await asyncio.sleep(scattered(RETRY_WAITS_S[failures - 1]))
-
-    async def _stream(self, job_id: str, after: str | None) -> AsyncIterator[dict[str, Any]]:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-        path = f"/v1/jobs/{job_id}/events"
+    async def stream(self, path: str, headers: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+        """Server-sent events until the server ends or cuts the stream (httpx.TransportError)."""
         async with self._http.stream("GET", path, headers=headers, timeout=STREAM_TIMEOUT) as reply:
             if reply.status_code != 200:
                 await reply.aread()

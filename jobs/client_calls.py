@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -134,9 +134,37 @@ def failed(job_id: str) -> Pages[dict[str, Any]]:
     return _pages(f"/v1/jobs/{job_id}/failed", "failed", 500, "cursor", "cursor")
 
 
-def picture_path(job_id: str, image: int) -> str:
-    """Where one picture's file is read."""
-    return f"/v1/jobs/{job_id}/items/{image}/picture"
+def picture(job_id: str, image: int) -> Call[dict[str, Any]]:
+    """One picture's file, whose bytes are read as they are."""
+    return house(f"/v1/jobs/{job_id}/items/{image}/picture")
+
+
+def stages(job_id: str) -> Call[dict[str, Any]]:
+    """Where the time of a job's latest shards went."""
+    return house(f"/v1/jobs/{job_id}/stages")
+
+
+def add_webhook(url: str, events: Sequence[str]) -> Call[dict[str, Any]]:
+    """Add a webhook."""
+    body = {"url": url} | ({"events": list(events)} if events else {})
+    return Call("POST", "/v1/webhooks", dict, {"json": body})
+
+
+def webhooks() -> Call[list[dict[str, Any]]]:
+    """List webhooks."""
+    return Call("GET", "/v1/webhooks", lambda reply: list(reply["webhooks"]))
+
+
+def delete_webhook(webhook_id: str) -> Call[dict[str, Any]]:
+    """Delete a webhook."""
+    return Call("DELETE", f"/v1/webhooks/{webhook_id}", dict)
+
+
+def deliveries(state: str | None, limit: int) -> Call[list[dict[str, Any]]]:
+    """List messages to webhooks."""
+    params = {"limit": str(limit)} | ({"state": state} if state else {})
+    path = "/v1/webhooks/deliveries"
+    return Call("GET", path, lambda reply: list(reply["deliveries"]), {"params": params})
 
 
 def view_of(fields: dict[str, Any]) -> JobView:

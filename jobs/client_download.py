@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import httpx
 from jobs.errors import FewstepError, InvalidInput
 
 _CHUNK = 1 << 20
+#: Files that are copied at a time.
+READERS = 4
+#: Times that links are asked for anew without one more file having come.
+FRESH = 2
 #: Tries at one file before it is given up.
 TRIES = 3
 #: Reading or connecting, in seconds; a whole file may take longer.
@@ -19,28 +24,72 @@ TIMEOUT_S = 60.0
 Progress = Callable[[int, int], None]
 
 
-def download_files(
-    files: list[dict[str, Any]], out: Path, progress: Progress, trust_env: bool
-) -> int:
-    """Copy files of a dataset into a folder; how many were copied anew.
+class _LinkExpired(Exception):
+    """The store refuses a link."""
+
+
+class Copying:
+    """Copies the files of a dataset into a folder, four at a time; `copied`: how many anew.
 
     A file that was cut goes on where it was; one that is there with its size and digest stays.
-    Raises FewstepError where a file is not what the index says, InvalidInput for a name that
-    would leave the folder.
     """
-    total, there, copied = sum(file["bytes"] for file in files), 0, 0
-    # What tells a reader that all is there comes last, here as in the store.
-    ordered = sorted(files, key=lambda file: file["name"] == "_SUCCESS")
-    # The links bear their own right to read: our key must not go to another server.
-    with httpx.Client(timeout=TIMEOUT_S, trust_env=trust_env) as http:
-        for file in ordered:
-            path = _path(out, file["name"])
-            if not _right(path, file):
-                _copy(http, file, path)
-                copied += 1
-            there += file["bytes"]
-            progress(there, total)
-    return copied
+
+    def __init__(self, out: Path, progress: Progress, *, trust_env: bool) -> None:
+        self.copied = 0
+        self._out, self._progress, self._trust_env = out, progress, trust_env
+        self._idle = 0
+
+    def take(self, files: list[dict[str, Any]]) -> bool:
+        """Copy what is missing; False: the links work no more, call again with fresh ones.
+
+        Raises FewstepError where a file is not what the index says or no link works, InvalidInput
+        for a name that would leave the folder.
+        """
+        before = self.copied
+        try:
+            self._copy_all(files)
+        except _LinkExpired as error:
+            self._idle = 0 if self.copied > before else self._idle + 1
+            if self._idle >= FRESH:
+                raise FewstepError(
+                    "the store refuses the links", remedy="does its clock show the time?"
+                ) from error
+            return False
+        return True
+
+    def _copy_all(self, files: list[dict[str, Any]]) -> None:
+        paths = {file["name"]: _path(self._out, file["name"]) for file in files}
+        total, there = sum(file["bytes"] for file in files), 0
+        # The links bear their own right to read: our key must not go to another server.
+        with httpx.Client(timeout=TIMEOUT_S, trust_env=self._trust_env) as http:
+
+            def copy(file: dict[str, Any]) -> tuple[int, bool]:
+                path = paths[file["name"]]
+                missing = not _right(path, file)
+                if missing:
+                    _copy(http, file, path)
+                return file["bytes"], missing
+
+            # What tells a reader that all is there comes last, here as in the store.
+            for last in (False, True):
+                some = [file for file in files if (file["name"] == "_SUCCESS") == last]
+                for size, anew in _at_once(copy, some):
+                    there, self.copied = there + size, self.copied + anew
+                    self._progress(there, total)
+
+
+def _at_once(
+    copy: Callable[[dict[str, Any]], tuple[int, bool]], files: list[dict[str, Any]]
+) -> Iterator[tuple[int, bool]]:
+    """What came of each file, as they are ready; the first fault ends those not begun."""
+    with ThreadPoolExecutor(READERS) as readers:
+        copies = [readers.submit(copy, file) for file in files]
+        try:
+            for one in as_completed(copies):
+                yield one.result()
+        except BaseException:
+            readers.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def _path(out: Path, name: str) -> Path:
@@ -64,6 +113,13 @@ def _copy(http: httpx.Client, file: dict[str, Any], path: Path) -> None:
     for _ in range(TRIES):
         try:
             _fetch(http, file, part)
+        except httpx.HTTPStatusError as error:
+            # Links work for a while; a large dataset takes longer.
+            if error.response.status_code in (401, 403):
+                raise _LinkExpired from error
+            # Its own words name the link, and a link is a secret.
+            trouble = f"the store answered {error.response.status_code}"
+            continue
         except httpx.HTTPError as error:
             trouble = str(error) or type(error).__name__
             continue

@@ -84,7 +84,11 @@ class Wire:
         return call.read(self.reply_to(call))
 
     def reply_to(self, call: Call[Any]) -> dict[str, Any]:
-        """The JSON object that a call is answered with.
+        """The JSON object that a call is answered with; see `send`."""
+        return object_of(self.send(call))
+
+    def send(self, call: Call[Any]) -> httpx.Response:
+        """The reply to a call, whatever it says.
 
         A request whose reply was lost is sent again, because every verb may run twice; so is one
         that came too fast.
@@ -98,7 +102,7 @@ class Wire:
                 continue
             wait = tries.wait_for(reply)
             if wait is None:
-                return object_of(reply)
+                return reply
             time.sleep(wait)
 
     def pages(self, pages: Pages[Answer]) -> Iterator[Answer]:
@@ -108,13 +112,6 @@ class Wire:
             reply = self.reply_to(more.call)
             yield from more.call.read(reply)
             more = more.after(reply)
-
-    def read_bytes(self, path: str) -> bytes:
-        """What lies at a path, as it is."""
-        reply = self._http.get(path)
-        if not reply.is_success:
-            raise_problem(reply)
-        return reply.content
 
     def stream(self, path: str, headers: dict[str, str]) -> Iterator[dict[str, Any]]:
         """Server-sent events until the server ends or cuts the stream (httpx.TransportError)."""
@@ -183,11 +180,6 @@ def scattered(seconds: float) -> float:
     return seconds * random.uniform(0.8, 1.2)
 
 
-def pause(seconds: float) -> None:
-    """Wait about so long, so that many clients do not come back together."""
-    time.sleep(scattered(seconds))
-
-
 def object_of(reply: httpx.Response) -> dict[str, Any]:
     """The JSON object of a good reply; raises the error that any other one means."""
     if not reply.is_success:
@@ -199,6 +191,13 @@ def object_of(reply: httpx.Response) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _stranger(reply)
     return value
+
+
+def bytes_of(reply: httpx.Response) -> bytes:
+    """The body of a good reply; raises the error that any other one means."""
+    if not reply.is_success:
+        raise_problem(reply)
+    return reply.content
 
 
 def raise_problem(reply: httpx.Response) -> NoReturn:

@@ -12,6 +12,7 @@ from typing import Literal, cast
 import redis
 
 from jobs.errors import InvalidInput
+from jobs.queue_placement import QueuePlacement
 from jobs.queue_presence import QueuePresence
 from jobs.queue_speeds import QueueSpeeds
 from jobs.queue_values import (
@@ -42,7 +43,7 @@ RESTORE_CHUNK = 500
 REASON_MAX = 1_000
 
 
-class ShardQueue(QueueViews, QueuePresence, QueueSpeeds):
+class ShardQueue(QueueViews, QueuePresence, QueuePlacement, QueueSpeeds):
     """Jobs, leases and fairness. Views (`job`, `backlog`, ...) are in `QueueViews`, heartbeats and
     events in `QueuePresence`.
 

@@ -14,7 +14,7 @@ from jobs.shard_queue import ShardQueue
 from jobs.specs import read_job, round_number
 from jobs.states import JobState, state_of
 from jobs.store import Store
-from jobs.waiting import reason_of
+from jobs.waiting import Scene, reason_of, scene_of
 
 #: Accepted jobs kept in memory: they never change.
 JOBS_KEPT = 2_000
@@ -90,12 +90,13 @@ class JobViews:
 
     def _from_queue(self, pairs: Sequence[tuple[Job, QueueJob]]) -> list[JobView]:
         states = [_state(record) for _, record in pairs]
-        waits = any(state in _OPEN for state in states)
-        renderers = self._queue.renderers() if waits else []
-        age = self._queue.scheduler_age_ms() if waits else None
-        spent = self._queue.spent_shards(self._tenant) if waits else 0
+        waits = any(
+            state in _OPEN and not record.units_in_flight
+            for (_, record), state in zip(pairs, states, strict=True)
+        )
+        scene = scene_of(self._queue, self._tenant) if waits else Scene()
         return [
-            self._view(job, record, state, reason_of(record, state, renderers, age, spent))
+            self._view(job, record, state, reason_of(record, state, scene))
             for (job, record), state in zip(pairs, states, strict=True)
         ]
 

@@ -21,7 +21,7 @@ from jobs.store import Store
 from scheduler.chores import Chores
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
 from scheduler.observing import Beats, demand_of, waits
-from scheduler.policy import decide
+from scheduler.policy import decide, placement_of
 from scheduler.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,9 @@ class Scheduler:
         self._tell(facts)
         decision = decide(facts)
         self.apply(decision)
+        placed = placement_of(facts, decision)
+        lost = placed.wanted.keys() - self._recipes.keys()
+        self.queue.place(replace(placed, unreadable=sorted(lost)))
         return decision
 
     def _tell(self, facts: Facts) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from jobs.queue_placement import Placement
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
 from scheduler.shares import DEFER_MS, rank_of, targets
 
@@ -44,6 +45,22 @@ def decide(facts: Facts) -> Decision:
             surplus.remove(victim)
             drain.append(victim.name)
     return Decision(start, tuple(drain))
+
+
+def placement_of(facts: Facts, decision: Decision) -> Placement:
+    """What was decided, as news for those who wait: an engine is wanted where a renderer of it is
+    there, is started, or will be in a place that is being freed."""
+    held = Counter(one.engine_key for one in facts.renderers if not one.draining)
+    freeing = len(decision.drain) + sum(one.draining for one in facts.renderers)
+    aim = targets(facts)
+    wanted = {}
+    for one in facts.demands:
+        if one.units:
+            there = held[one.engine_key] + decision.start.get(one.engine_key, 0)
+            comes = min(freeing, max(0, aim.get(one.engine_key, 0) - there))
+            freeing -= comes
+            wanted[one.engine_key] = there + comes
+    return Placement(facts.slots, dict(held), wanted)
 
 
 def _surplus(active: list[RendererFact], want: Mapping[str, int]) -> list[RendererFact]:

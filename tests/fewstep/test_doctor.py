@@ -19,6 +19,7 @@ from fewstep.findings import Finding
 from jobs.catalog import load_catalog
 from jobs.errors import BadConfiguration, FewstepError, Unreachable
 from jobs.job import JobRequest
+from jobs.queue_placement import Placement
 from jobs.recover import recover_jobs
 from jobs.redis_client import control_client
 from jobs.rows import Row
@@ -270,10 +271,12 @@ def test_waiting_jobs_say_why(house: House) -> None:
     name, engine = f"job {job}", house.engine(job)
     assert_says(house.found(name), "warn", "waiting: no scheduler is running", "fewstep up")
     house.queue.scheduler_beat()
-    assert_says(house.found(name), "warn", "no renderer yet", "scheduler")
+    assert_says(house.found(name), "warn", "scaling up", "scheduler")
+    house.queue.place(Placement(1, {}, {engine: 0}))
+    assert_says(house.found(name), "warn", "no renderer fits", "FEWSTEP_MAX_RENDERERS")
     for state, reason in (
         ("loading", "loading weights"),
-        ("rendering", "behind other jobs"),
+        ("rendering", "takes it up next"),
         ("waiting for the store", "cannot reach the store"),
     ):
         house.queue.heartbeat("w", {"engine_key": engine, "state": state})

@@ -56,7 +56,7 @@ def test_no_secret_is_written_or_said(stack: Stack, tmp_path: Path) -> None:
         ("restore",),
     ):
         said[" ".join(arguments)] = command(stack, *arguments)
-    assert "2 images are in" in said[f"fetch {job} --out {out}"]
+    assert "files are in" in said[f"fetch {job} --out {out}"]
 
     api = stack.settings.api_url
     results = httpx.get(f"{api}/v1/jobs/{job}/results", trust_env=False).json()

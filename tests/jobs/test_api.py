@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from jobs.api.__main__ import main
+from jobs.queue_placement import Placement
 from jobs.rows import Row
 from tests.api_calls import BODY, engine_of, finish, layout_of, render, show, submit
 from tests.api_servers import RunningApi
@@ -84,13 +85,21 @@ def test_a_waiting_job_says_why(http: httpx.Client, api: RunningApi) -> None:
 
     assert reason() == "no scheduler is running"
     api.queue.scheduler_beat()
-    assert reason() == "no renderer yet"
+    assert reason() == "scaling up: the scheduler is about to place it"
+    api.queue.place(Placement(1, {}, {engine: 0}))
+    assert reason() == "no renderer fits: other engines have all 1 places"
+    api.queue.place(Placement(1, {engine: 1}, {engine: 1}))
+    assert reason() == "scaling up: its renderer is being started"
     api.queue.heartbeat("w", {"engine_key": engine, "state": "loading"})
     assert reason() == "loading weights"
     api.queue.heartbeat("w", {"engine_key": engine, "state": "broken", "error": "no weights"})
     assert reason() == "its renderer cannot start: no weights"
     api.queue.heartbeat("w", {"engine_key": engine, "state": "rendering"})
-    assert reason() == "behind other jobs"
+    assert reason() == "its renderer takes it up next"
+    first = submit(http, BODY | {"job": {"priority": 9}})
+    (lease,) = api.queue.claim("w", "n", engine, 1, 60_000)
+    assert lease.job_id == first
+    assert reason() == "behind your own jobs"
 
 
 def test_a_running_job_shows_progress_rate_and_time_left(
@@ -239,7 +248,7 @@ def test_every_operation_is_described(http: httpx.Client) -> None:
     schemas = document["components"]["schemas"]
     operations = [operation for path in document["paths"].values() for operation in path.values()]
 
-    assert len(operations) == 35
+    assert len(operations) == 36
     assert all(operation["summary"] and operation["description"] for operation in operations)
     assert {"JobRequest", "RecipeRequest", "Problem", "JobView"} <= set(schemas)
     named = json.dumps(document).split('"#/components/schemas/')[1:]

@@ -11,6 +11,7 @@ from jobs.client import Client
 from jobs.errors import Conflict, FewstepError, InvalidInput, NotFound, TooLarge, Unreachable
 from jobs.job import JobRequest
 from jobs.recipe import RecipeRequest
+from tests.api_renderer import render_shards
 from tests.api_servers import RunningApi, serving
 from tests.servers import free_port
 
@@ -76,6 +77,14 @@ def test_a_lost_reply_makes_no_second_job(api: RunningApi) -> None:
 
         assert done.created is False
         assert [view.id for view in lossy.jobs()] == [done.id]
+
+
+def test_a_picture_whose_reply_was_lost_is_read_again(api: RunningApi) -> None:
+    with Client(api.url) as client:
+        job_id = client.submit(JobRequest(), PROMPTS).id
+    render_shards(api, job_id)
+    with Client(api.url, transport=LossyTransport(2)) as lossy:
+        assert lossy.picture(job_id, 0)
 
 
 def test_the_same_key_is_the_same_job(fewstep: Client) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import inspect
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -13,12 +15,12 @@ import pytest
 
 from jobs.client import Client
 from jobs.client_async import AsyncClient
-from jobs.client_download import download_files
+from jobs.client_download import Copying
 from jobs.errors import Conflict, FewstepError, InvalidInput, NotFound, TooManyRequests, Unreachable
 from jobs.job import JobRequest
 from tests.api_keys import KeyedApi
 from tests.api_renderer import finish_dataset, render_shards, rendering
-from tests.api_servers import RunningApi
+from tests.api_servers import RunningApi, serving
 from tests.servers import free_port
 
 REQUEST = JobRequest(repeats=2, shard_images=2)
@@ -141,7 +143,48 @@ def test_a_file_that_stays_wrong_is_named(fewstep: Client, api: RunningApi, tmp_
 def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
     file = {"name": "../evil", "bytes": 1, "sha256": "", "link": "http://127.0.0.1:1/"}
     with pytest.raises(InvalidInput, match="outside"):
-        download_files([file], tmp_path / "out", lambda *_: None, trust_env=False)
+        Copying(tmp_path / "out", lambda *_: None, trust_env=False).take([file])
+
+
+class Links(BaseHTTPRequestHandler):
+    """A store whose old links are refused and whose new ones work."""
+
+    def do_GET(self) -> None:
+        old = self.path.startswith("/old/")
+        self.send_response(403 if old else 200)
+        self.send_header("Content-Length", "0" if old else "3")
+        self.end_headers()
+        self.wfile.write(b"" if old else b"abc")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on standard error."""
+
+
+def test_links_that_ran_out_are_asked_for_again(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Links) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            base = f"http://127.0.0.1:{server.server_port}"
+
+            def files(first: str, second: str) -> list[dict[str, object]]:
+                pairs = [("a", first), ("_SUCCESS", second)]
+                return [
+                    {"name": name, "bytes": 3, "sha256": "", "link": f"{base}/{age}/{name}"}
+                    for name, age in pairs
+                ]
+
+            copying = Copying(tmp_path, lambda *_: None, trust_env=False)
+            assert not copying.take(files("new", "old"))
+            assert copying.take(files("new", "new"))
+            assert copying.copied == 2
+            stuck = Copying(tmp_path / "b", lambda *_: None, trust_env=False)
+            assert not stuck.take(files("old", "old"))
+            with pytest.raises(FewstepError, match="refuses the links"):
+                stuck.take(files("old", "old"))
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_an_unfinished_dataset_is_not_copied(fewstep: Client, tmp_path: Path) -> None:
@@ -245,5 +288,21 @@ def test_a_lost_reply_makes_no_second_job_there_either(api: RunningApi) -> None:
             done = await client.submit(JobRequest(), PROMPTS)
             assert done.created is False
             assert [view.id for view in await client.jobs()] == [done.id]
+
+    asyncio.run(run())
+
+
+def test_it_bears_an_api_that_is_away_too(api: RunningApi) -> None:
+    async def run() -> None:
+        port = free_port()
+        async with AsyncClient(f"http://127.0.0.1:{port}") as client:
+            with serving(api.settings, port):
+                job = await client.submit(JobRequest(), PROMPTS)
+                views = client.watch(job.id)
+                assert (await anext(views)).state == "waiting"
+            api.queue.state(job.id, "cancel")
+            assert api.queue.finish(job.id, "cancelled") == "ok"
+            with serving(api.settings, port):
+                assert [view.state async for view in views] == ["cancelled"]
 
     asyncio.run(run())

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.queue_placement import Placement
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact, Work
-from scheduler.policy import decide
+from scheduler.policy import decide, placement_of
 from scheduler.shares import DEFER_MS, targets
 
 
@@ -327,3 +328,16 @@ def test_carrying_it_out_comes_to_rest(facts: Facts) -> None:
     else:
         pytest.fail("the pool never came to rest")
     assert len(there) <= max(facts.slots, len(facts.renderers))
+
+
+def test_what_is_placed_is_what_is_decided() -> None:
+    def placed(facts: Facts) -> Placement:
+        return placement_of(facts, decide(facts))
+
+    waiting = Facts(1, [demand("a", 9), demand("b", 1)], renderers("a"))
+    assert placed(waiting) == Placement(1, {"a": 1}, {"a": 1, "b": 0})
+    starved = Facts(1, [demand("a", 9), demand("b", 9, **STARVED)], renderers("a"))
+    assert placed(starved).wanted["b"] == 1, "a renderer of a leaves for it"
+    assert placed(Facts(2, [demand("a", 9)])) == Placement(2, {}, {"a": 2})
+    leaving = [RendererFact("a0", "a", draining=True)]
+    assert placed(Facts(2, [demand("a", 0)], leaving)) == Placement(2, {}, {})
