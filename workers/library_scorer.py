@@ -117,7 +117,8 @@ def _tried(load: Callable[[], Any], what: str, missing: list[str]) -> Any:
         return load()
     except ImportError as error:
         missing.append(f"{what}: {error.name or error} is not installed; {_INSTALL}")
-    except (OSError, ValueError) as error:
+    # RuntimeError: a torchvision that was built for another torch.
+    except (OSError, ValueError, RuntimeError) as error:
         missing.append(f"{what}: {str(error).splitlines()[0][:200]}")
     return None
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from jobs.errors import InvalidInput
+from workers import tiny
 from workers.library_scorer import LibraryScorer
 from workers.scores import Mean, Pictures, Sample, features_of, score
 from workers.tiny.captions import Attributes, canonical, draw_attributes
@@ -107,6 +110,30 @@ def test_without_libraries_or_weights_a_real_model_s_table_says_what_would_help(
     assert features_of(scorer, iter(some)) is None
     found = score(scorer, some, None)
     assert (found.frechet, found.perceptual, found.agreement) == (None, None, None)
+
+
+def test_clip_tells_how_a_picture_agrees_with_its_prompt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, truth: tuple[Attributes, Pictures]
+) -> None:
+    """A CLIP with random weights: what is tested is the path, from folder to score."""
+    tokenizer = CLIPTokenizer.from_pretrained(tiny.MODEL_DIR / "tokenizer")
+    small = {"hidden_size": 32, "intermediate_size": 64}
+    small |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = small | ends | {"vocab_size": len(tokenizer), "max_position_embeddings": 24}
+    vision = small | {"image_size": 32, "patch_size": 16}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    CLIPModel(config).save_pretrained(tmp_path)
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPProcessor(CLIPImageProcessorPil(**sizes), tokenizer).save_pretrained(tmp_path)
+    monkeypatch.setenv("FEWSTEP_METRICS_CLIP", str(tmp_path))
+    scorer = LibraryScorer(None)
+    prompts = ["a red circle", "a big blue star on the left " * 9, ""]
+    first, again = (scorer.read(truth[1][:3], prompts).agreement for _ in range(2))
+    assert first is not None
+    assert again is not None
+    assert ((first >= 0) & (first <= 100)).all()
+    assert first.tolist() == again.tolist()
 
 
 def test_a_folder_of_truth_without_pictures_is_refused(tmp_path: Path) -> None:
