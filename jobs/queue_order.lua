@@ -101,6 +101,31 @@ local function next_tenant(lane)
   end
 end
 
+-- A whole shard, or a part that was made so that several could end the job together.
+local function sound(j, u)
+  return not string.find(u, ':', 1, true) or call('SISMEMBER', of('tail', j), u) == 1
+end
+
+-- The last shards of a job, fewer than the renderers at work on its engine, are handed out in parts of
+-- whole batches, so that no one renderer holds up its end. Returns the unit to hand out first.
+local function tailed(j, k, left)
+  local f = get(j, 'engine', 'batch_images')
+  local working, batch = tonumber(call('HGET', P .. 'working', f[1]) or 1), tonumber(f[2])
+  local first, stop = span(j, int(k))
+  local batches = math.ceil((stop - first) / batch)
+  local parts = math.min(math.ceil(working / left), batches)
+  if parts < 2 then return int(k) end
+  local step = math.ceil(batches / parts) * batch
+  call('HSET', of('split', j), k, int(stop - first))
+  for a = first, stop - 1, step do
+    local u = int(k) .. ':' .. int(a) .. '-' .. int(math.min(a + step, stop))
+    call('SADD', of('tail', j), u)
+    -- What is handed out now does not wait.
+    if a > first then call('ZADD', of('retry', j), 0, u) end
+  end
+  return int(k) .. ':' .. int(first) .. '-' .. int(first + step)
+end
+
 -- A unit of the job to hand out, and whether asking again may find one.
 local function next_unit(j)
   local due = call('ZRANGEBYSCORE', of('retry', j), '-inf', now, 'LIMIT', 0, 1)[1]
@@ -119,7 +144,7 @@ local function next_unit(j)
     -- A split shard is handed out in parts only.
     if call('GETBIT', bits, k) == 0 and call('HEXISTS', of('split', j), k) == 0 then
       call('HSET', job_key(j), 'cursor', int(cursor))
-      return int(k), true
+      return tailed(j, k, shards - k), true
     end
   end
   call('HSET', job_key(j), 'cursor', int(math.min(cursor, shards)))

@@ -61,6 +61,17 @@ class QueuePresence(QueueScript):
         with explained():
             pipe.execute()
 
+    def note_working(self, renderers: Mapping[str, int]) -> None:
+        """Say how many renderers are at work on each engine, for `POOL_S` seconds: the last shards
+        of a job are divided among so many."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.delete(self.key("working"))
+        if renderers:
+            pipe.hset(self.key("working"), mapping={key: str(n) for key, n in renderers.items()})
+            pipe.expire(self.key("working"), POOL_S)
+        with explained():
+            pipe.execute()
+
     def pool(self) -> dict[str, int]:
         """What the scheduler said of the pool; empty where it has been silent for a while."""
         with explained():

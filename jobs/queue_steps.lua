@@ -15,7 +15,8 @@ local function lease(j, u, tenant, worker, ms, news)
   call('HINCRBY', P .. 'tenant_units', tenant, 1)
   event('claimed', j, u, 'worker', worker)
   return { job = j, unit = u, first = int(a), stop = int(b), token = token,
-    attempt = int(tonumber(call('HGET', of('crashes', j), u) or 0) + 1) }
+    attempt = int(tonumber(call('HGET', of('crashes', j), u) or 0) + 1),
+    sound = sound(j, u) }
 end
 
 -- token, worker, last progress ('' unknown, '-' claimed ahead), images; nil if nobody holds the unit.
@@ -111,7 +112,7 @@ local function crash(j, u, progress, why)
   if not live(f[3]) then return 'cancelled' end
   local a, b, top = span(j, u)
   -- Parts of a shard that already crashed enough are split at once; a last image gets every attempt.
-  local attempts = (u == int(top) or b - a == 1) and tonumber(f[1]) or 1
+  local attempts = (sound(j, u) or b - a == 1) and tonumber(f[1]) or 1
   local crashes = call('HINCRBY', of('crashes', j), u, 1)
   if crashes < attempts then
     -- A first death is most often the machine's: the unit is offered at once, later ones wait.

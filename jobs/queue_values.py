@@ -124,6 +124,8 @@ class Lease:
     token: str
     #: 1 the first time; one more for each process that died on this unit.
     attempt: int
+    #: A whole shard, or a part that was made so that several end the job together.
+    sound: bool = True
 
     @property
     def images(self) -> int:
@@ -133,7 +135,7 @@ class Lease:
     @property
     def suspect(self) -> bool:
         """Whether a process died on it before, or on the shard that it is a part of."""
-        return self.attempt > 1 or ":" in self.unit
+        return self.attempt > 1 or not self.sound
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') image
       out[#out + 1] = given
       room = room - images
       -- Nothing beside one on which a process died.
-      if limit and (tonumber(given.attempt) > 1 or string.find(u, ':', 1, true)) then room = 0 end
+      if limit and (tonumber(given.attempt) > 1 or not given.sound) then room = 0 end
     elseif j and not more then
       deactivate(j)
       local later = call('ZRANGE', of('retry', j), 0, 0, 'WITHSCORES')[2]
@@ -236,7 +236,7 @@ function ops.finish() -- job outcome keep_ms reason ok failed ('': as counted)
   call('ZREM', P .. 'open', j)
   call('ZREM', P .. 'finishing', j)
   if call('HINCRBY', P .. 'tenant_jobs', f[3], -1) <= 0 then call('HDEL', P .. 'tenant_jobs', f[3]) end
-  for _, name in ipairs({ 'job', 'bits', 'split', 'parts', 'dead', 'winners' }) do
+  for _, name in ipairs({ 'job', 'bits', 'split', 'parts', 'tail', 'dead', 'winners' }) do
     call('PEXPIRE', of(name, j), keep)
   end
   call('ZADD', P .. 'closed', now + tonumber(keep), j .. '|' .. f[3])

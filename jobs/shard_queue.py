@@ -207,6 +207,7 @@ class ShardQueue(QueueViews, QueuePresence, QueuePlacement, QueueSpeeds):
                 int(row["stop"]),
                 row["token"],
                 int(row["attempt"]),
+                sound=row.get("sound", ":" not in row["unit"]),
             )
             for row in json.loads(reply)
         ]

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ray.exceptions import RayError
@@ -48,6 +48,7 @@ class Scheduler:
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
     _told_at: float = float("-inf")
+    _working: Mapping[str, int] = field(default_factory=dict)
     #: Engine -> what loading it took, as its renderers measured.
     _loads: dict[str, LoadTimes] = field(default_factory=dict)
 
@@ -87,7 +88,7 @@ class Scheduler:
         return decision
 
     def _tell(self, facts: Facts) -> None:
-        """Let the metrics know, now and then, what the pool is like."""
+        """Let metrics and claims know, now and then, what the pool is like."""
         if self.clock() - self._told_at < BEAT_S:
             return
         self._told_at = self.clock()
@@ -95,12 +96,14 @@ class Scheduler:
         self.queue.note_pool(
             {"slots": facts.slots, "renderers": len(facts.renderers), "draining": draining}
         )
+        self.queue.note_working(self._working)
 
     def observe(self) -> Facts:
         """What waits, who is there, and how many may be."""
         jobs, beats = self.queue.open_jobs(), Beats.of(self.queue.renderers())
         actors = self.pool.actors()
         self._loads |= beats.loads
+        self._working = beats.working
         demands = self._demands(jobs, {actor.engine_key for actor in actors}, beats)
         renderers = [
             RendererFact(

@@ -1,5 +1,6 @@
 """From what the queue says to what the policy knows: work by tenant and priority, who is at it."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ class Beats:
     idle: frozenset[str]
     #: Engines that a renderer could not load.
     broken: frozenset[str]
+    #: Engine -> renderers that claim its units.
+    working: Mapping[str, int]
     loads: Mapping[str, LoadTimes]
 
     @classmethod
@@ -29,6 +32,11 @@ class Beats:
             frozenset(info.get("actor", "") for info in infos if info.get("state") == "idle"),
             frozenset(
                 info.get("engine_key", "") for info in infos if info.get("state") == "broken"
+            ),
+            Counter(
+                info.get("engine_key", "")
+                for info in infos
+                if info.get("state") in ("idle", "rendering") and not info.get("draining")
             ),
             {
                 info.get("engine_key", ""): times

@@ -106,7 +106,7 @@ _FIXED = frozenset(
     "renderers restored scheduler seq tenant_cap tenant_jobs tenant_units tenant_weight "
     "totals".split()
 )
-_PER_JOB = frozenset("job bits retry crashes releases split parts dead winners".split())
+_PER_JOB = frozenset("job bits retry crashes releases split parts tail dead winners".split())
 _SHARED = frozenset({"jobs", "lane", "fifo", "hooks"})
 
 

@@ -53,6 +53,8 @@ class QueueBench(RuleBasedStateMachine):
         self.twice = False
         #: Redis is lost when the store has this many units: often enough, not all the time.
         self.lose_at = 1
+        #: Renderers at work, as a scheduler would say.
+        self.working = 1
 
     def call(self, op: Callable[[], Reply], *, again: Reply | None = None) -> Reply:
         """Run an op; if its reply is lost, run it again: nothing may change."""
@@ -71,7 +73,15 @@ class QueueBench(RuleBasedStateMachine):
             request.max_attempts,
             request.batch_images,
             request.max_failed,
+            working=self.working,
         )
+
+    def tell_working(self, renderers: int) -> None:
+        """As `note_working`, but it does not expire while a slow machine tries things."""
+        self.working = renderers
+        self.client.hset(self.queue.key("working"), "engine", str(renderers))
+        for model in self.jobs.values():
+            model.working = renderers
 
     def take(self, worker: str, want: int, ahead: bool = False) -> list[Lease]:
         self.nonce += 1
@@ -88,6 +98,9 @@ class QueueBench(RuleBasedStateMachine):
 
     def check_lease(self, lease: Lease, ahead: bool) -> None:
         model = self.jobs[lease.job_id]
+        if model.state == "run":
+            model.divide(lease.unit)
+        assert lease.sound == (":" not in lease.unit or lease.unit in model.tails)
         may = model.due(self.clock.now)
         if self.went_back and model.state == "run":
             may |= set(model.waiting)

@@ -41,6 +41,9 @@ class JobModel:
     dead: set[int] = field(default_factory=set)
     split: set[int] = field(default_factory=set)
     winners: dict[str, str] = field(default_factory=dict)
+    #: Renderers at work, and the parts in which the last shards are handed out to them.
+    working: int = 1
+    tails: set[str] = field(default_factory=set)
 
     @property
     def shards(self) -> int:
@@ -76,6 +79,28 @@ class JobModel:
         if self.state != "run":
             return set()
         return self.fresh() | {unit for unit, at in self.waiting.items() if at <= now}
+
+    def tail(self, shard: int) -> list[str]:
+        """The units in which a fresh shard is handed out."""
+        first, stop, _ = self.span(str(shard))
+        batches = -(-(stop - first) // self.batch)
+        parts = min(-(-self.working // (self.shards - shard)), batches)
+        if parts < 2:
+            return [str(shard)]
+        step = -(-batches // parts) * self.batch
+        return [f"{shard}:{a}-{min(a + step, stop)}" for a in range(first, stop, step)]
+
+    def divide(self, unit: str) -> None:
+        """A unit is handed out: of a fresh shard it must be the first that it has."""
+        shard = unit.partition(":")[0]
+        if unit in self.waiting or shard not in self.fresh():
+            return
+        units = self.tail(int(shard))
+        assert unit == units[0]
+        if unit != shard:
+            self.split.add(int(shard))
+            self.tails |= set(units)
+            self.waiting |= dict.fromkeys(units, 0)
 
     def give(self, unit: str, token: str, deadline: int, ahead: bool = False) -> None:
         if unit in self.waiting:
@@ -163,7 +188,8 @@ class JobModel:
         if self.state not in ("run", "pause"):
             return "cancelled"
         first, stop, top = self.span(unit)
-        allowed = self.max_attempts if ":" not in unit or stop - first == 1 else 1
+        sound = ":" not in unit or unit in self.tails
+        allowed = self.max_attempts if sound or stop - first == 1 else 1
         count = self.crashes.pop(unit, 0) + 1
         if count < allowed:
             self.crashes[unit] = count

@@ -82,6 +82,10 @@ class QueueMachine(QueueBench):
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
         assert self.call(lambda: self.queue.set_priority(job_id, priority))
 
+    @rule(renderers=st.sampled_from([1, 2, 5]))
+    def work(self, renderers: int) -> None:
+        self.tell_working(renderers)
+
     # ---- renderers ----
 
     @rule(worker=st.sampled_from(["w1", "w2"]), want=st.integers(1, 3), ahead=st.booleans())
@@ -168,6 +172,7 @@ class QueueMachine(QueueBench):
         """FLUSHALL, then rebuild from the store. Who asked for a cancel has to ask again."""
         self.lose_at = len(self.store) + 2
         self.client.flushall()
+        self.tell_working(self.working)
         self.highest_token = 0
         for job_id, request in self.requests.items():
             assert self.queue.submit(request, restoring=True).outcome == "ok"
@@ -217,6 +222,7 @@ class QueueMachine(QueueBench):
                     self.twice = True
                     finish = partial(self.queue.finish, job_id, outcome)
                     assert self.call(finish, again="duplicate") == "ok"
+                self.client.delete(self.queue.key("working"))
                 assert_no_leaks(self.client)
         finally:
             self.client.close()

@@ -68,6 +68,18 @@ GUARDS = (
     _gone("a retry is handed out once", "    call('ZREM', of('retry', j), due)\n"),
     Guard("a done shard is passed over", "call('GETBIT', bits, k) == 0 and ", ""),
     Guard("a split shard is passed over", " and call('HEXISTS', of('split', j), k) == 0", ""),
+    Guard("the last shards are divided", "if parts < 2 then", "if true then"),
+    Guard(
+        "among no more than there are batches",
+        "math.min(math.ceil(working / left), batches)",
+        "math.ceil(working / left)",
+    ),
+    Guard("a part for several is sound", " or call('SISMEMBER', of('tail', j), u) == 1", ""),
+    Guard(
+        "a part for several has every attempt",
+        "(sound(j, u) or b - a == 1) and tonumber(f[1]) or 1",
+        "(u == int(top) or b - a == 1) and tonumber(f[1]) or 1",
+    ),
     Guard("only running jobs are served", "if f[1] ~= 'run' then return end", ""),
     Guard(
         "idle time earns no credit",
@@ -222,12 +234,12 @@ GUARDS = (
     ),
     Guard(
         "a single image has every attempt",
-        "(u == int(top) or b - a == 1) and tonumber(f[1]) or 1",
-        "u == int(top) and tonumber(f[1]) or 1",
+        "(sound(j, u) or b - a == 1) and tonumber(f[1]) or 1",
+        "sound(j, u) and tonumber(f[1]) or 1",
     ),
     Guard(
         "parts split at their first crash",
-        "(u == int(top) or b - a == 1) and tonumber(f[1]) or 1",
+        "(sound(j, u) or b - a == 1) and tonumber(f[1]) or 1",
         "tonumber(f[1])",
     ),
     Guard("a crash waits", "now + math.min(BACKOFF_MAX, 1000 * 2 ^ crashes)", "now"),
