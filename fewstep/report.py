@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from fewstep.findings import Finding
@@ -16,6 +16,12 @@ from jobs.keys import ApiKey
 
 _PIPE_WIDTH = 200
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+
+
+def escape(text: str) -> str:
+    """Anybody's text as it may stand in a terminal: no markup, nothing that a terminal acts on."""
+    shown = (one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return escape_markup("".join(shown))
 
 
 def note(text: str) -> None:
@@ -35,7 +41,9 @@ def printed(value: Mapping[str, Any]) -> str:
 
 def show_pairs(title: str, pairs: Mapping[str, object]) -> None:
     """Names and values under a title."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(
+        title=escape(title), title_justify="left", show_header=False, box=None, pad_edge=False
+    )
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs.items():

@@ -189,7 +189,7 @@ class Client:
     def add_webhook(self, url: str, events: Sequence[str] = ()) -> dict[str, Any]:
         """Have `url` told of these events (none: the usual ones); its `secret` is told once.
 
-        Sent again after a lost reply it may be there twice: `webhooks` shows them.
+        Not sent again where the reply is lost: `webhooks` shows whether it is there.
         """
         return self._wire.run(calls.add_webhook(url, events))
 

@@ -40,7 +40,7 @@ class AsyncWire:
 
     async def send(self, call: Call[Any]) -> httpx.Response:
         """The reply to a call, whatever it says."""
-        tries = Tries(self.url)
+        tries = Tries(self.url, call.twice)
         while True:
             try:
                 reply = await self._http.request(call.method, call.path, **call.arguments())

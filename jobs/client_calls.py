@@ -5,8 +5,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from jobs.client_upload import TemplateUpload, Upload
+from jobs.errors import InvalidInput
 from jobs.job import DryRun, JobView, Submission
 
 #: A retry is listed before it is accepted: minutes for millions of failed images.
@@ -27,6 +29,8 @@ class Call(Generic[Answer]):
     #: Further arguments of httpx's `request`.
     more: dict[str, Any] = field(default_factory=dict)
     upload: Upload | TemplateUpload | None = None
+    #: Whether it may run twice without harm.
+    twice: bool = True
 
     def arguments(self) -> dict[str, Any]:
         """All of httpx's arguments; rewinds what is uploaded."""
@@ -51,6 +55,14 @@ class Pages(Generic[Answer]):
         return replace(self, call=replace(self.call, more={"params": params}))
 
 
+def path_of(job_id: str, rest: str = "") -> str:
+    """Where a job, or something of it, is found, whatever the id holds; raises InvalidInput."""
+    if not job_id:
+        raise InvalidInput("the job's id is empty", where="id", remedy="`submit` told it")
+    path = f"/v1/jobs/{quote(job_id, safe='')}"
+    return f"{path}/{rest}" if rest else path
+
+
 def submit(upload: Upload | TemplateUpload, key: str | None) -> Call[Submission]:
     """Submit a job; without a key one is drawn."""
     more = {"headers": {"Idempotency-Key": _key(key)}}
@@ -65,23 +77,23 @@ def dry_run(upload: Upload | TemplateUpload, first: int) -> Call[DryRun]:
 
 def job(job_id: str) -> Call[JobView]:
     """Show a job."""
-    return Call("GET", f"/v1/jobs/{job_id}", view_of)
+    return Call("GET", path_of(job_id), view_of)
 
 
 def cancel(job_id: str, *, delete: bool) -> Call[JobView]:
     """Cancel a job."""
     params = {"shards": "delete"} if delete else {}
-    return Call("POST", f"/v1/jobs/{job_id}/cancel", view_of, {"params": params})
+    return Call("POST", path_of(job_id, "cancel"), view_of, {"params": params})
 
 
 def steer(job_id: str, verb: str) -> Call[JobView]:
     """Pause or resume a job."""
-    return Call("POST", f"/v1/jobs/{job_id}/{verb}", view_of)
+    return Call("POST", path_of(job_id, verb), view_of)
 
 
 def set_priority(job_id: str, priority: int) -> Call[JobView]:
     """Change a job's priority."""
-    return Call("PATCH", f"/v1/jobs/{job_id}", view_of, {"json": {"priority": priority}})
+    return Call("PATCH", path_of(job_id), view_of, {"json": {"priority": priority}})
 
 
 def retry_failed(job_id: str, *, unfinished: bool, key: str | None) -> Call[Submission]:
@@ -91,12 +103,12 @@ def retry_failed(job_id: str, *, unfinished: bool, key: str | None) -> Call[Subm
         "params": {"unfinished": "true"} if unfinished else {},
         "timeout": RETRY_TIMEOUT_S,
     }
-    return Call("POST", f"/v1/jobs/{job_id}/retry-failed", _submission, more)
+    return Call("POST", path_of(job_id, "retry-failed"), _submission, more)
 
 
 def timing(job_id: str) -> Call[dict[str, Any]]:
     """A job's timing."""
-    return house(f"/v1/jobs/{job_id}/timing")
+    return house(path_of(job_id, "timing"))
 
 
 def house(path: str) -> Call[dict[str, Any]]:
@@ -113,7 +125,7 @@ def jobs(limit: int, **filters: str | None) -> Pages[JobView]:
 
 def results(job_id: str) -> Pages[dict[str, Any]]:
     """Where a dataset lies, once for each page of its files."""
-    call = Call("GET", f"/v1/jobs/{job_id}/results", _whole, {"params": {"limit": 5_000}})
+    call = Call("GET", path_of(job_id, "results"), _whole, {"params": {"limit": 5_000}})
     return Pages(call, "first", "next")
 
 
@@ -124,30 +136,30 @@ def joined(pages: list[dict[str, Any]]) -> dict[str, Any]:
 
 def items(job_id: str, first: int) -> Pages[dict[str, Any]]:
     """A job's images one by one."""
-    found = _pages(f"/v1/jobs/{job_id}/items", "items", 1_000, "first", "next")
+    found = _pages(path_of(job_id, "items"), "items", 1_000, "first", "next")
     params = found.call.more["params"] | {"first": first}
     return replace(found, call=replace(found.call, more={"params": params}))
 
 
 def failed(job_id: str) -> Pages[dict[str, Any]]:
     """A job's images without a picture."""
-    return _pages(f"/v1/jobs/{job_id}/failed", "failed", 500, "cursor", "cursor")
+    return _pages(path_of(job_id, "failed"), "failed", 500, "cursor", "cursor")
 
 
 def picture(job_id: str, image: int) -> Call[dict[str, Any]]:
     """One picture's file, whose bytes are read as they are."""
-    return house(f"/v1/jobs/{job_id}/items/{image}/picture")
+    return house(path_of(job_id, f"items/{image}/picture"))
 
 
 def stages(job_id: str) -> Call[dict[str, Any]]:
     """Where the time of a job's latest shards went."""
-    return house(f"/v1/jobs/{job_id}/stages")
+    return house(path_of(job_id, "stages"))
 
 
 def add_webhook(url: str, events: Sequence[str]) -> Call[dict[str, Any]]:
     """Add a webhook."""
     body = {"url": url} | ({"events": list(events)} if events else {})
-    return Call("POST", "/v1/webhooks", dict, {"json": body})
+    return Call("POST", "/v1/webhooks", dict, {"json": body}, twice=False)
 
 
 def webhooks() -> Call[list[dict[str, Any]]]:
@@ -157,7 +169,7 @@ def webhooks() -> Call[list[dict[str, Any]]]:
 
 def delete_webhook(webhook_id: str) -> Call[dict[str, Any]]:
     """Delete a webhook."""
-    return Call("DELETE", f"/v1/webhooks/{webhook_id}", dict)
+    return Call("DELETE", f"/v1/webhooks/{quote(webhook_id, safe='')}", dict)
 
 
 def deliveries(state: str | None, limit: int) -> Call[list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 
+from jobs.client_calls import path_of
 from jobs.client_wire import RETRY_WAITS_S, scattered, unreachable
 from jobs.errors import TooManyRequests, Unreachable
 from jobs.job import JobView
@@ -21,7 +22,7 @@ class Resume:
     """A job's events over as many streams as it takes: what to ask for, and when again."""
 
     def __init__(self, url: str, job_id: str, after: str | None) -> None:
-        self.path = f"/v1/jobs/{job_id}/events"
+        self.path = path_of(job_id, "events")
         self._url, self._after, self._failures = url, after, 0
 
     def headers(self) -> dict[str, str]:

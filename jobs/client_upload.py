@@ -61,6 +61,13 @@ def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | Temp
 
     Raises InvalidInput for a file that is missing, empty, unreadable or of an unknown kind.
     """
+    if isinstance(prompts, str):
+        # A text is a sequence of texts, too: each letter would become a prompt.
+        raise InvalidInput(
+            "prompts are a list, or a file given as a Path; this is one text",
+            where="prompts",
+            remedy="Path('prompts.txt') for a file, ['a red circle'] for one prompt",
+        )
     if isinstance(prompts, Path) and prompts.suffix.lower() == TEMPLATE:
         prompts = read_template(prompts)
     if isinstance(prompts, TemplateRequest):

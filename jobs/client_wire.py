@@ -93,7 +93,7 @@ class Wire:
         A request whose reply was lost is sent again, because every verb may run twice; so is one
         that came too fast.
         """
-        tries = Tries(self.url)
+        tries = Tries(self.url, call.twice)
         while True:
             try:
                 reply = self._http.request(call.method, call.path, **call.arguments())
@@ -129,14 +129,18 @@ class Wire:
 class Tries:
     """How often one call was tried, and how long to wait before the next time."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, twice: bool = True) -> None:
+        self._url, self._twice = url, twice
         self._waits = iter(RETRY_WAITS_S)
         self._last: httpx.TransportError | None = None
 
     def wait_after(self, error: httpx.TransportError) -> float:
         """Seconds to wait after a reply was lost; raises Unreachable where it is enough."""
+        refused = isinstance(error, httpx.ConnectError)
         refused_twice = isinstance(self._last, httpx.ConnectError)
+        if not self._twice and not refused:
+            # It may have been done: once more would do it twice.
+            raise unreachable(self._url, error) from error
         self._last = error
         wait = None if refused_twice else next(self._waits, None)
         if wait is None:

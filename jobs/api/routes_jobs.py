@@ -11,6 +11,7 @@ from jobs.api.body import read_object
 from jobs.api.problems import raise_invalid, responses
 from jobs.api.services import Services, UsesServices
 from jobs.api.sse import KEEP_ALIVE_S, EventFan
+from jobs.api.visitor import check_lives
 from jobs.control import rank, steer
 from jobs.errors import Conflict
 from jobs.events import checked_cursor
@@ -103,6 +104,7 @@ async def follow_job(
     fan: EventFan = request.app.state.fan
 
     def look() -> JobView:
+        check_lives(services.house, services.visitor)
         return services.views.view(job_id)
 
     after = None if last_event_id is None else checked_cursor(last_event_id)

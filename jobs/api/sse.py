@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from sse_starlette import ServerSentEvent
 
-from jobs.errors import FewstepError
+from jobs.errors import FewstepError, NoAccess
 from jobs.events import START, Event, EventFeed
 from jobs.job import JobView
 from jobs.states import TERMINAL
@@ -95,7 +95,11 @@ class EventFan:
                     if _order(event.id) > _order(cursor):
                         cursor = event.id
                         yield _sent(event)
-                before, view = view, await asyncio.to_thread(_again, look, view)
+                try:
+                    before, view = view, await asyncio.to_thread(_again, look, view)
+                except NoAccess:
+                    # Its key was revoked: who comes again is told so.
+                    return
                 if view != before:
                     yield _progress(view, cursor)
             yield ServerSentEvent(data="{}", event="end", id=cursor)
@@ -124,9 +128,14 @@ async def _gathered(news: asyncio.Queue[Event]) -> list[Event]:
 
 
 def _again(look: Callable[[], JobView], before: JobView) -> JobView:
-    """A new view; the one before while queue or store do not answer, so that the stream lives."""
+    """A new view; the one before while queue or store do not answer, so that the stream lives.
+
+    Raises NoAccess where who looks may look no more.
+    """
     try:
         return look()
+    except NoAccess:
+        raise
     except FewstepError as error:
         log.warning("view_failed error=%s", error)
         return before

@@ -26,6 +26,8 @@ class Visitor:
     tenant: str
     scopes: tuple[Scope, ...]
     quota: Quota | None = None
+    #: The key that the request bore; "": none was asked for.
+    key_id: str = ""
 
     def require(self, scope: Scope) -> None:
         """Raises Forbidden unless the request may do this."""
@@ -50,7 +52,7 @@ def visitor_of(
         return Visitor(house.settings.tenant, SCOPES)
     key = key_of(house, credentials.credentials if credentials else "")
     house.allowance.take_request(key.id, key.requests_a_minute)
-    visitor = Visitor(key.tenant, key.scopes, house.keys.quota(key.tenant))
+    visitor = Visitor(key.tenant, key.scopes, house.keys.quota(key.tenant), key.id)
     visitor.require("read" if request.method in _SHOWING else "submit")
     return visitor
 
@@ -61,12 +63,23 @@ def key_of(house: House, text: str) -> ApiKey:
     key = house.keys.key(parts[0]) if parts else None
     # One answer for all, so that nobody learns which ids exist.
     if parts is None or key is None or not key.opens_with(parts[1]) or not key.lives(_now_ms()):
-        raise NoAccess(
-            "the request bears no key that opens anything here",
-            where="Authorization",
-            remedy="send `Authorization: Bearer fewstep_...`; `fewstep keys create` makes one",
-        )
+        raise _no_key()
     return key
+
+
+def check_lives(house: House, visitor: Visitor) -> None:
+    """For what goes on after its request was let in: raises NoAccess once the key has ended."""
+    key = house.keys.key(visitor.key_id) if visitor.key_id else None
+    if visitor.key_id and (key is None or not key.lives(_now_ms())):
+        raise _no_key()
+
+
+def _no_key() -> NoAccess:
+    return NoAccess(
+        "the request bears no key that opens anything here",
+        where="Authorization",
+        remedy="send `Authorization: Bearer fewstep_...`; `fewstep keys create` makes one",
+    )
 
 
 def _now_ms() -> int:

@@ -11,6 +11,7 @@ from sse_starlette import EventSourceResponse
 from jobs.api import routes_jobs, routes_retry
 from jobs.api.routes_jobs import JobId
 from jobs.api.sse import KEEP_ALIVE_S, EventFan
+from jobs.api.visitor import check_lives
 from jobs.events import checked_cursor
 from jobs.job import JobView
 from jobs.page.live import pieces
@@ -55,6 +56,7 @@ async def live(
     fan: EventFan = request.app.state.fan
 
     def look() -> JobView:
+        check_lives(services.house, services.visitor)
         return services.views.view(job_id)
 
     known = last_event_id or after

@@ -33,7 +33,7 @@ def _visitor(request: Request, house: House, *, counted: bool) -> Visitor:
     key = signed_in(request, house)
     if counted:
         house.allowance.take_request(key.id, key.requests_a_minute)
-    return Visitor(key.tenant, key.scopes, house.keys.quota(key.tenant))
+    return Visitor(key.tenant, key.scopes, house.keys.quota(key.tenant), key.id)
 
 
 def look(request: Request, house: UsesHouse) -> Services:

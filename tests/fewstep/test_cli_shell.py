@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from fewstep.cli import EPILOG, app
 from fewstep.progress import job_bar, split_words
+from fewstep.report import show_pairs, show_table
 from jobs import errors
 from jobs.errors import FewstepError
 from jobs.job import JobView
@@ -205,3 +206,13 @@ def test_without_a_terminal_a_line_for_each_tenth(capsys: pytest.CaptureFixture[
 
 def test_nothing_is_said_of_stages_before_there_are_any() -> None:
     assert split_words({"stages": {}, "bottleneck": None}) == ""
+
+
+def test_a_prompt_does_not_move_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b[2J\x1b]0;title\x07[red]a\u202e"
+    show_table(("prompt",), [[evil]])
+    show_pairs(evil, {"prompt": evil})
+    seen = capsys.readouterr().out
+    assert "[2J" in seen
+    assert "[red]a" in seen
+    assert not {"\x1b", "\x07", "\u202e"} & set(seen)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import httpx
 
 from tests.api_calls import finish, render, submit
+from tests.api_keys import KeyedApi
 from tests.api_servers import RunningApi
 
 
@@ -73,3 +74,16 @@ def test_events_of_other_jobs_stay_away(http: httpx.Client, api: RunningApi) -> 
         rest = [json.loads(event["data"]) for event in events]
 
     assert {event["job_id"] for event in rest if "job_id" in event} == {mine}
+
+
+def test_a_stream_ends_with_its_key(keyed: KeyedApi) -> None:
+    text = keyed.make("ann")
+    with keyed.visit(text) as http:
+        job_id = submit(http)
+        with http.stream("GET", f"/v1/jobs/{job_id}/events") as reply:
+            events = fields_of(reply)
+            assert next(events)["event"] == "progress"
+            key_id = text.split("_")[1]
+            keyed.keys.revoke(key_id, 1_700_000_000_001)
+            assert [event["event"] for event in events if event["event"] != "submit"] == []
+        assert http.get(f"/v1/jobs/{job_id}").status_code == 401

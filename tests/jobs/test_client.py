@@ -240,3 +240,27 @@ def test_watching_goes_on_when_the_api_comes_back(api: RunningApi) -> None:
 def test_watching_an_unknown_job_says_so(fewstep: Client) -> None:
     with pytest.raises(NotFound):
         next(fewstep.watch("a" * 26))
+
+
+def test_one_text_is_not_taken_for_a_list_of_letters(fewstep: Client, api: RunningApi) -> None:
+    with pytest.raises(InvalidInput, match=r"Path\("):
+        fewstep.submit(JobRequest(), "prompts.txt")
+    assert api.written() == set()
+
+
+@pytest.mark.parametrize("job_id", ["", "?", "a/../..", "a?shards=delete", "#", "ä ", "a" * 26])
+def test_no_id_reaches_another_route(fewstep: Client, job_id: str) -> None:
+    kept = fewstep.submit(JobRequest(), PROMPTS).id
+    calls = (fewstep.job, fewstep.cancel, fewstep.timing, lambda one: next(fewstep.events(one)))
+    for call in calls:
+        with pytest.raises((InvalidInput, NotFound)):
+            call(job_id)
+    assert fewstep.job(kept).state == "waiting"
+
+
+def test_what_must_not_run_twice_is_sent_once(api: RunningApi) -> None:
+    settings = api.settings.model_copy(update={"webhooks": "loopback"})
+    with serving(settings) as url, Client(url, transport=LossyTransport(1)) as lossy:
+        with pytest.raises(Unreachable):
+            lossy.add_webhook("http://127.0.0.1:9/hook")
+        assert len(lossy.webhooks()) == 1
