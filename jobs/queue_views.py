@@ -76,6 +76,12 @@ class QueueViews(QueueScript):
             found = self._client.hgetall(self.key("tenant_weight"))
         return {tenant: float(weight) for tenant, weight in found.items()}
 
+    def tenant_caps(self) -> dict[str, int]:
+        """The units that tenants may hold at once, of those who may not hold any number."""
+        with explained():
+            found = self._client.hgetall(self.key("tenant_cap"))
+        return {tenant: int(cap) for tenant, cap in found.items() if int(cap)}
+
     def states(self, job_ids: Sequence[str]) -> list[str]:
         """The state of each job, "" for one that the queue does not know: one cheap question."""
         with explained():

@@ -71,6 +71,8 @@ class Facts:
     most: int = 1_000_000
     #: A tenant's share; 1 where it has none.
     weights: Mapping[str, float] = field(default_factory=dict)
+    #: Units that a tenant may hold at once, over all engines; any number where it has none.
+    caps: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

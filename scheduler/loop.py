@@ -124,6 +124,7 @@ class Scheduler:
             least=settings.engine_least,
             most=settings.engine_most,
             weights=self.queue.tenant_weights(),
+            caps=self.queue.tenant_caps(),
         )
 
     def apply(self, decision: Decision) -> None:

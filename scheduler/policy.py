@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from jobs.queue_placement import Placement
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
-from scheduler.shares import DEFER_MS, rank_of, targets
+from scheduler.shares import DEFER_MS, rank_of, targets, within_caps
 
 
 def decide(facts: Facts) -> Decision:
@@ -15,6 +16,7 @@ def decide(facts: Facts) -> Decision:
     renderer at work only where the other engine is more urgent, has waited long, or has more to
     do than the swap costs. Without need nobody goes, but who was idle too long.
     """
+    facts = replace(facts, demands=within_caps(facts))
     want = targets(facts)
     active = [one for one in facts.renderers if not one.draining]
     surplus = _surplus(active, want)
@@ -52,7 +54,7 @@ def placement_of(facts: Facts, decision: Decision) -> Placement:
     there, is started, or will be in a place that is being freed."""
     held = Counter(one.engine_key for one in facts.renderers if not one.draining)
     freeing = len(decision.drain) + sum(one.draining for one in facts.renderers)
-    aim = targets(facts)
+    aim = targets(replace(facts, demands=within_caps(facts)))
     wanted = {}
     for one in facts.demands:
         if one.units:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduler.facts import EngineDemand, Facts, Work
 
@@ -17,6 +17,25 @@ _HIGHEST = 9
 def rank_of(demand: EngineDemand, work: Work) -> int:
     """How urgent a piece of work is: its priority, and how long its engine was passed over."""
     return min(_HIGHEST, work.priority + demand.starved_ms // AGE_MS)
+
+
+def within_caps(facts: Facts) -> list[EngineDemand]:
+    """The demands without what tenants may not hold beside the rest: no renderer could claim it.
+
+    A tenant's most urgent work comes first, and what it has most of.
+    """
+    left = dict(facts.caps)
+    kept = defaultdict[str, list[Work]](list)
+    works = [
+        (rank_of(one, work), one.engine_key, work) for one in facts.demands for work in one.work
+    ]
+    for _, key, work in sorted(works, key=lambda one: (-one[0], -one[2].cost_s, one[1])):
+        units = min(work.units, left.get(work.tenant, work.units))
+        if work.tenant in left:
+            left[work.tenant] -= units
+        if units:
+            kept[key].append(replace(work, units=units))
+    return [replace(one, work=tuple(kept[one.engine_key])) for one in facts.demands]
 
 
 def targets(facts: Facts) -> dict[str, int]:

@@ -14,6 +14,7 @@ from jobs.store import Store
 from scheduler.facts import LOAD_S, Facts
 from scheduler.loop import Scheduler
 from scheduler.pool import PoolActor
+from tests.jobs.conftest import request_for
 from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
 
 ROWS = [Row(prompt=f"prompt {n}") for n in range(10)]
@@ -79,7 +80,9 @@ def test_work_is_by_tenant_and_priority_with_what_is_in_flight(
     assert demand.base_key == job.recipe.base_key
     assert demand.load_s == LOAD_S
     assert (facts.slots, facts.drain_s, facts.least, facts.most) == (2, 60, 1, 7)
-    assert facts.weights == {TENANT: 1.0}
+    assert (facts.weights, facts.caps) == ({TENANT: 1.0}, {})
+    shop.queue.submit(request_for(tenant="bob", tenant_cap=3, tenant_weight=2.0))
+    assert scheduler.observe().caps == {"bob": 3}
 
 
 def test_loading_costs_what_renderers_measured_also_when_they_are_gone(

@@ -1,5 +1,6 @@
 """The policy as a table: facts in, decisions out."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from jobs.queue_placement import Placement
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact, Work
 from scheduler.policy import decide, placement_of
-from scheduler.shares import DEFER_MS, targets
+from scheduler.shares import DEFER_MS, targets, within_caps
 
 
 def demand(engine: str, units: int, cost: float = -1, priority: int = 4, **more: Any):
@@ -228,6 +229,31 @@ STARVED = {"starved_ms": DEFER_MS}
             (),
         ),
         (
+            "a tenant gets no renderers for what it may not hold",
+            Facts(9, [demand("a", 50), demand("b", 9, tenant="bob")], caps={"ann": 2}),
+            {"a": 2, "b": 7},
+            (),
+        ),
+        (
+            "over all engines: the one with more to do, unless the other is more urgent",
+            Facts(
+                9, [demand("a", 50), demand("b", 20), demand("c", 1, priority=9)], caps={"ann": 3}
+            ),
+            {"c": 1, "a": 2},
+            (),
+        ),
+        (
+            "a renderer that may claim nothing gives its slot to who may",
+            Facts(
+                2,
+                [demand("a", 50), demand("b", 20), demand("c", 1, 0.1, tenant="bob")],
+                renderers("a", "b"),
+                caps={"ann": 1},
+            ),
+            {},
+            ("b1",),
+        ),
+        (
             "a budget that shrank is kept",
             Facts(2, [demand("a", 9)], renderers("a", "a", "a")),
             {},
@@ -273,6 +299,7 @@ FACTS = st.builds(
     least=st.sampled_from([0, 1]),
     most=st.sampled_from([2, 99]),
     weights=st.just({"ann": 2.0}),
+    caps=st.sampled_from([{}, {"bob": 3}]),
 )
 
 
@@ -282,7 +309,9 @@ def _rest(one: RendererFact) -> tuple[str, bool, bool]:
 
 @given(FACTS)
 def test_whatever_is_known_the_decision_can_be_carried_out(facts: Facts) -> None:
-    decision, want = decide(facts), targets(facts)
+    decision = decide(facts)
+    facts = replace(facts, demands=within_caps(facts))
+    want = targets(facts)
     assert sum(want.values()) <= facts.slots
     busy = {one.engine_key: one for one in facts.demands if one.units}
     assert set(want) <= set(busy)
@@ -306,17 +335,7 @@ def test_carrying_it_out_comes_to_rest(facts: Facts) -> None:
     there = [one for one in facts.renderers if not one.draining]
     started: set[str] = set()
     for number in range(60):
-        decision = decide(
-            Facts(
-                facts.slots,
-                facts.demands,
-                there,
-                drain_s=facts.drain_s,
-                least=facts.least,
-                most=facts.most,
-                weights=facts.weights,
-            )
-        )
+        decision = decide(replace(facts, renderers=there))
         if decision == Decision():
             break
         assert not started & set(decision.drain), "loaded, and sent away"
