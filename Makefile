@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format audit mutants bench chaos soak tiny-model clean
+.PHONY: help demo test check format audit mutants bench chaos screenshots soak tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## render 64 pictures of 16 prompts on two Ray actors into demo-out/
 	@test "$(OUT)" != demo-out || rm -rf demo-out
 	@$(BIN)/fewstep render examples/prompts.txt --out $(OUT) --repeats 4 --seed 7 --renderers 2 --name demo
+	@echo "Your own prompts, in a browser: $(BIN)/fewstep up, then open http://127.0.0.1:8700"
 
 test: $(READY) ## every test, against real Redis, S3, Ray and weights
 	@$(BIN)/python -m pytest
@@ -47,6 +48,9 @@ bench: $(READY) ## fewstep beside its peers on this machine (ROWS=codecs,engine;
 
 chaos: $(READY) ## strike every fault, and write docs/fault-table.md (an hour; as root, with redis-server, nftables, libfaketime)
 	@$(BIN)/python -m tests.chaos --jobs 2
+
+screenshots: $(READY) ## every page of a real stack into docs/images/page-*.png (two minutes; wants chromium)
+	@$(BIN)/python -m tests.browser.screenshots
 
 soak: $(READY) ## jobs and faults at random for MINUTES=30 (SEED=n plans the same again)
 	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))

@@ -88,6 +88,7 @@ def _render(stack: Stack, request: JobRequest, path: Path, out: Path) -> dict[st
         submission = client.submit(request, path)
         for warning in submission.warnings:
             note(f"note: {warning}")
+        note(f"watch it in a browser: {stack.settings.api_url}/jobs/{submission.id}")
         view = _follow(stack, client, submission.id)
         _check_end(view)
         timing = client.timing(view.id)

@@ -34,8 +34,9 @@ def up(renderers: Renderers = None, *, json: AsJson = False) -> None:
     if json:
         as_json(facts)
     else:
-        shown = ("url", "store", "bucket", "renderers", "home")
-        show_pairs("The local stack is up", {name: facts[name] for name in shown})
+        shown = ("store", "bucket", "renderers", "home")
+        pairs = {"open in a browser": facts["url"]} | {name: facts[name] for name in shown}
+        show_pairs("The local stack is up", pairs)
 
 
 def down(*, json: AsJson = False) -> None:

@@ -139,6 +139,12 @@ class Recipe(Frozen):
         return _digest({"engine": self.engine_key, "batch": self.batch_images, **call})
 
     @property
+    def title(self) -> str:
+        """Its engine's name for people: model, accelerator, styles."""
+        adapters = [self.accelerator] if self.accelerator else []
+        return " + ".join([self.model, *(one.name for one in (*adapters, *self.styles))])
+
+    @property
     def guided(self) -> bool:
         """True where each step costs two UNet calls (classifier-free guidance is on)."""
         return self.guidance > 1.0

@@ -131,6 +131,8 @@ class Renderer:
             loop = self._load(settings, worker, queue, keeper)
             if loop is not None:
                 self._loop = loop
+                # Its device is known from its first unit on: that is how a job's speed is noted.
+                keeper.tell()
                 loop.run()
         finally:
             keeper.stop()
@@ -159,7 +161,7 @@ class Renderer:
             self._draining.wait(BROKEN_S)
             return None
         self._device = parts.device
-        self._title = _title(Recipe.model_validate_json(self._recipe_json))
+        self._title = Recipe.model_validate_json(self._recipe_json).title
         self._parts = parts
         if store is None:
             return None
@@ -215,8 +217,3 @@ def end_predecessor(queue: ShardQueue, name: str, worker: str) -> int:
             )
             ended += 1
     return ended
-
-
-def _title(recipe: Recipe) -> str:
-    adapters = [recipe.accelerator] if recipe.accelerator else []
-    return " + ".join([recipe.model, *(one.name for one in (*adapters, *recipe.styles))])

@@ -154,6 +154,14 @@ class LeaseKeeper:
             return
         self._renew()
 
+    def tell(self) -> None:
+        """Beat now, where there is news; without Redis the next beat tells it."""
+        try:
+            self.beat()
+        except (FewstepError, RedisError) as error:
+            # Meanwhile each lease has its own deadline.
+            log.warning("renew_failed worker=%s error=%s", self.worker, error)
+
     def _renew(self) -> None:
         held, sent = self.held(), self.clock()
         answers = self.queue.renew(
@@ -173,11 +181,7 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         while True:
-            try:
-                self.beat()
-            except (FewstepError, RedisError) as error:
-                # The next beat tries again; meanwhile each lease has its own deadline.
-                log.warning("renew_failed worker=%s error=%s", self.worker, error)
+            self.tell()
             if self._wait():
                 return
 

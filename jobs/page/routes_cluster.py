@@ -6,13 +6,18 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from jobs.api.routes_system import BacklogView, cluster
+from jobs.api.services import Services
+from jobs.errors import DamagedJob, NotFound
 from jobs.page.rendering import page
 from jobs.page.route import PageRoute
 from jobs.page.visitor import Looks
+from jobs.specs import read_job
 from jobs.waiting import SCHEDULER_AWAY_MS
 
 #: Changes of the pool that are shown.
 CHANGES = 20
+#: Engines without a renderer whose names are looked up.
+NAMED = 20
 
 
 def operators_only(services: Looks) -> None:
@@ -61,6 +66,8 @@ def show(request: Request, services: Looks) -> Response:
         for one in found.renderers
     ]
     names = {card.engine_key: card.engine for card in cards if card.engine}
+    nameless = [one.engine_key for one in found.backlog if one.engine_key not in names]
+    names |= _names(services, nameless)
     age = found.scheduler_age_ms
     return page(
         request,
@@ -77,6 +84,20 @@ def show(request: Request, services: Looks) -> Response:
 
 def _waiting(backlog: list[BacklogView]) -> list[BacklogView]:
     return sorted(backlog, key=lambda one: -one.images_waiting)
+
+
+def _names(services: Services, engine_keys: list[str]) -> dict[str, str]:
+    """The names of engines that no renderer holds, each from one of the jobs that wait for it."""
+    wanted, found = set(engine_keys[:NAMED]), dict[str, str]()
+    for job in services.queue.open_jobs() if wanted else ():
+        if job.engine_key in wanted - found.keys():
+            try:
+                spec = read_job(services.store, services.settings.s3_prefix, job.tenant, job.job_id)
+            except (NotFound, DamagedJob):
+                # Another job of the engine may tell.
+                continue
+            found[job.engine_key] = spec.recipe.title
+    return found
 
 
 def _number(text: str | None) -> float | None:

@@ -1,6 +1,7 @@
 """Signing in with an API key, and out again."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -46,7 +47,8 @@ def sign_in(
         max_age=SESSION_S,
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        # A gateway that has TLS speaks to us without.
+        secure="https" in (request.url.scheme, urlsplit(house.settings.api_url).scheme),
     )
     return reply
 

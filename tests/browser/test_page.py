@@ -3,9 +3,10 @@
 import re
 
 import httpx
+import pytest
 from playwright.sync_api import Page, expect
 
-from jobs.page.figures import POINTS
+from jobs.page.figures import POINTS, STAGES
 from jobs.page.visitor import COOKIE
 from tests.api_calls import submit
 from tests.api_renderer import finish_dataset, render_shards
@@ -208,7 +209,8 @@ def test_timing_names_the_bottleneck_and_draws_it(visit: Visit) -> None:
     rows = page.locator(".stages tbody tr")
     expect(rows).to_have_count(6)
     widths = [float(one.get_attribute("width") or 0) for one in page.locator(".track rect").all()]
-    assert max(widths) == widths[1] == 1000
+    means = [timing["stages"][name]["sum_ms"] / 8 for name in STAGES]
+    assert widths == pytest.approx([1000 * mean / max(means) for mean in means], abs=3)
     points = page.locator(".curve .line").get_attribute("points") or ""
     assert len(points.split()) == POINTS
 

@@ -26,7 +26,7 @@ from jobs.sessions import SESSION_S, SessionSigner
 from tests.api_calls import BODY, submit
 from tests.api_keys import KeyedApi
 from tests.api_renderer import finish_dataset, job_of, render_shards
-from tests.api_servers import RunningApi
+from tests.api_servers import RunningApi, serving
 from tests.jobs.test_hostile_text import HOSTILE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,7 +257,7 @@ def test_hostile_texts_change_no_tag_of_any_page(api: RunningApi, http: httpx.Cl
     plain = job_of_texts(api, http, "plain", ["plain"] * len(TEXTS))
     hostile = job_of_texts(api, http, TEXTS[0][:100], TEXTS)
     pages = [*HOSTILE_PAGES]
-    for index in range(2 * len(TEXTS)):
+    for index in range(0, 2 * len(TEXTS), 2):
         pages += [f"/jobs/{{job}}/pictures/{index}", f"/new?job={{job}}&image={index}"]
     for path in pages:
         one, other = (http.get(path.format(job=job)) for job in (plain, hostile))
@@ -360,3 +360,26 @@ def test_the_shortest_request_means_the_same_recipe(name: str) -> None:
     assert request_of(catalog, catalog.resolve(RecipeRequest(model=name))) == RecipeRequest(
         model=name
     )
+
+
+def test_behind_tls_the_cookie_is_sent_by_tls_alone(api: RunningApi, keyed: KeyedApi) -> None:
+    key = keyed.make("ann")
+    changes = {"keys": "required", "api_url": "https://pictures.example"}
+    with serving(api.settings.model_copy(update=changes)) as address:
+        for url, secure in ((keyed.url, False), (address, True)):
+            reply = httpx.post(
+                f"{url}/sign-in",
+                data={"key": key},
+                headers={"Origin": url},
+                trust_env=False,
+                timeout=60,
+            )
+            cookie = reply.headers["set-cookie"]
+            assert ("Secure" in cookie) == secure
+            assert "HttpOnly" in cookie
+            assert "SameSite=strict" in cookie
+
+
+def test_what_waits_is_named_where_no_renderer_tells(http: httpx.Client) -> None:
+    submit(http, {"job": {"recipe": {"styles": [{"name": "outline"}]}}, "prompts": ["a"]})
+    assert "tiny + lcm-tiny + outline" in http.get("/cluster").text
