@@ -46,7 +46,7 @@ audit: $(READY) ## list what is installed (build/sbom.json) and ask what is know
 bench: $(READY) ## fewstep beside its peers on this machine (ROWS=codecs,engine; QUICK=1)
 	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
 
-chaos: $(READY) ## strike every fault, and write docs/fault-table.md (an hour; as root, with redis-server, nftables, libfaketime)
+chaos: $(READY) ## strike every fault, and write docs/fault-table.md (twenty minutes; as root, with redis-server, nftables, libfaketime, iproute2)
 	@$(BIN)/python -m tests.chaos --jobs 2
 
 screenshots: $(READY) ## every page of a real stack into docs/images/page-*.png (two minutes; wants chromium)

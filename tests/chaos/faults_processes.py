@@ -193,7 +193,7 @@ FAULTS = [
     _killed("1", "in the middle of a batch", "step"),
     Fault(
         "1",
-        "renderer killed, and started again by Ray",
+        "renderer killed, and started again as Ray does",
         "SIGKILL in the middle of a batch, twice; the same name is started again",
         killed_and_restarted,
     ),

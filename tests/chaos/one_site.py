@@ -183,9 +183,10 @@ class Site:
             self.expected_dead.add(name)
         return child
 
-    def scheduler(self) -> Child:
-        """Start a scheduler."""
-        child = self.zygote.fork("scheduler", self._order("scheduler", "scheduler", {}))
+    def scheduler(self, *, restart: bool = False) -> Child:
+        """Start a scheduler; with `restart` again whenever it ends badly, as its keeper does."""
+        order = self._order("scheduler", "scheduler", {})
+        child = self.zygote.fork("scheduler", order, restart=restart)
         self.children["scheduler"] = child
         return child
 

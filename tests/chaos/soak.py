@@ -84,7 +84,7 @@ def carry_out(made: Bench, plan: Plan) -> tuple[Verdict, str]:
     with made.site(plan.redis, plan.store, name="soak") as site:
         bad = site.trap("batch", "nan", times=10_000, prompt=prompt(BAD))
         traps = [site.trap(point, act) for point, act in plan.traps]
-        site.scheduler()
+        site.scheduler(restart=True)
         for name in RENDERERS:
             site.renderer(name, *traps, *([bad] if plan.bad else []), restart=True)
         jobs = []

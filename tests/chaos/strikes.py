@@ -70,7 +70,7 @@ def kill_scheduler(dice: Dice) -> Strike:
     def act(site: Site) -> None:
         site.kill("scheduler")
         site.expected_dead.discard("scheduler")
-        site.scheduler()
+        site.scheduler(restart=True)
 
     return Strike("kill the scheduler", act)
 
