@@ -85,9 +85,14 @@ def scaled_down(site: Site) -> None:
     with site.recovery.outage(site.progress, IMAGES):
         assert not _leaves(ray, node_id), "a node at work was taken away"
     site.wait_for_end()
+    machine = node.tree()
     wait_until(lambda: _leaves(ray, node_id), "the idle node to be free", 120)
     node.process.terminate()
     node.process.wait(60)
+    # Ray's agents outlive their raylet by a minute or so; here the machine is taken away.
+    for process in machine:
+        if process.is_running() and "Renderer" not in process.name():
+            process.kill()
 
 
 def _two_nodes(site: Site) -> RaySite:

@@ -123,7 +123,7 @@ def _head(ran: Sequence[Entry]) -> list[str]:
     total = {name: sum(getattr(one, name) for one in ran) for name in ("injected", *COUNTED)}
     days = sorted({one.day for one in ran})
     loads = sorted(one.load for one in ran if one.load)
-    load = f" Its load average: {loads[0]:.1f} to {loads[-1]:.1f}." if loads else ""
+    load = f" Load average, where noted: {loads[0]:.1f} to {loads[-1]:.1f}." if loads else ""
     return [
         "# Fault table",
         "",
