@@ -110,3 +110,13 @@ def test_what_is_not_run_reads_as_what_it_is() -> None:
             assert snippet.kind == "json", snippet.heading
             json.loads(snippet.text)
     assert len(RUN) >= 6
+
+
+def test_each_way_in_is_shown_and_run() -> None:
+    """curl, the client in ten lines, and OpenAI's own client."""
+    ways = {(one.heading, one.kind): one.text for one in RUN}
+    assert "curl" in ways["A first job", "sh"]
+    assert "from openai import" in ways["For OpenAI's clients", "python"]
+    client = ways["A first job", "python"]
+    assert "from fewstep import Client" in client
+    assert len([line for line in client.splitlines() if line.strip()]) <= 10
