@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.logs import LogForm
 
+RendererDevice = Literal["auto", "gpu", "cpu"]
 #: Names that begin with a letter or digit, so that none is "." or "..".
 _FOLDERS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127})*$"
 
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
 
     #: Renderers at most; each takes a whole GPU, or a CPU slot where there are none.
     max_renderers: int = Field(default=8, ge=1, le=100_000)
+    #: `auto`: a GPU each where the cluster has some, else a CPU, and no more than there are. `gpu`
+    #: or `cpu`: one of these each, whether they are there yet or not: an autoscaler brings nodes.
+    renderer_device: RendererDevice = "auto"
     #: An engine gets renderers enough to end its work in so many seconds, measured in device time;
     #: 0: as many as there are slots and shards.
     drain_s: float = Field(default=0.0, ge=0.0, le=1e7, allow_inf_nan=False)

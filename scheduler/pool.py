@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from ray.util import list_named_actors
 
 from jobs.recipe import Recipe
+from jobs.settings import RendererDevice
 from workers.actor import NAMESPACE, Renderer
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ class PoolActor:
 class Pool:
     """Starts, lists and drains renderers. A scheduler that restarts finds the same ones here."""
 
-    def __init__(self, max_renderers: int) -> None:
-        self._max = max_renderers
+    def __init__(self, max_renderers: int, device: RendererDevice = "auto") -> None:
+        self._max, self._device = max_renderers, device
 
     @staticmethod
     def connect(address: str) -> None:
@@ -51,7 +52,13 @@ class Pool:
         return sorted(found, key=lambda actor: actor.name)
 
     def slots(self) -> int:
-        """How many renderers the cluster holds: one a GPU, or one a CPU where there are none."""
+        """How many renderers the cluster holds: one a GPU, or one a CPU where there are none.
+
+        Where the device is given, as many as are allowed: those for which there is none yet wait,
+        and that is what makes Ray's autoscaler add nodes, from none on.
+        """
+        if self._device != "auto":
+            return self._max
         total = ray.cluster_resources()
         devices = total.get("GPU", 0) or total.get("CPU", 0)
         return min(self._max, int(devices))
@@ -59,7 +66,7 @@ class Pool:
     def start(self, recipe: Recipe) -> str:
         """Ask Ray for one more renderer of `recipe`'s engine; its name. Returns at once."""
         name = f"{PREFIX}-{recipe.engine_key}-{uuid.uuid4().hex[:6]}"
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        gpus = self._gpus()
         actor: Any = ray.remote(Renderer)
         actor.options(
             name=name,
@@ -73,6 +80,11 @@ class Pool:
         ).remote(name, recipe.engine_key, recipe.model_dump_json())
         log.info("renderer_started name=%s model=%s", name, recipe.model)
         return name
+
+    def _gpus(self) -> int:
+        if self._device != "auto":
+            return int(self._device == "gpu")
+        return 1 if ray.cluster_resources().get("GPU", 0) else 0
 
     def drain(self, name: str) -> None:
         """Tell a renderer to finish its shard and leave; one that is gone already is no error."""
