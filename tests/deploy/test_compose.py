@@ -55,7 +55,7 @@ def test_without_its_secrets_it_does_not_start() -> None:
         with pytest.raises(LookupError, match=r"deploy/README\.md"):
             read({key: value for key, value in GIVEN.items() if key != name})
     page = (ROOT / "deploy" / "README.md").read_text("utf-8")
-    assert all(f"{name}=" in page for name in GIVEN)
+    assert all(f"{name}=" in page for name in (*GIVEN, "RAY_TOKEN"))
 
 
 def test_only_the_api_is_published_and_on_loopback(services: dict[str, dict[str, Any]]) -> None:
@@ -114,8 +114,8 @@ def test_ray_asks_for_a_token_and_has_no_dashboard(services: dict[str, dict[str,
     # The mode itself is the image's.
     image = (ROOT / "deploy" / "image" / "Dockerfile").read_text("utf-8")
     assert "RAY_AUTH_MODE=token" in image
-    ignored = (FOLDER / ".gitignore").read_text("utf-8").split()
-    assert {"ray_token", ".env"} <= set(ignored)
+    assert read(GIVEN)["secrets"] == {"ray_token": {"environment": "RAY_TOKEN"}}
+    assert ".env" in (FOLDER / ".gitignore").read_text("utf-8").split()
 
 
 def test_the_files_of_the_folder_are_known() -> None:
