@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format audit mutants bench chaos screenshots soak tiny-model clean load
+.PHONY: help demo test check format audit mutants bench load chaos screenshots soak tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,11 +46,10 @@ audit: $(READY) ## list what is installed (build/sbom.json) and ask what is know
 bench: $(READY) ## fewstep beside its peers on this machine (ROWS=codecs,engine; QUICK=1)
 	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
 
-chaos: $(READY) ## strike every fault, and write docs/fault-table.md (twenty minutes; as root, with redis-server, nftables, libfaketime, iproute2)
 load: $(READY) ## 50 clients, 200 event streams and a file of a million rows against one API (five minutes)
 	@$(BIN)/python -m benchmarks.load
 
-chaos: $(READY) ## strike every fault, and write docs/fault-table.md (an hour; as root, with redis-server, nftables, libfaketime)
+chaos: $(READY) ## strike every fault, and write docs/fault-table.md (twenty minutes; as root, with redis-server, nftables, libfaketime, iproute2)
 	@$(BIN)/python -m tests.chaos --jobs 2
 
 screenshots: $(READY) ## every page of a real stack into docs/images/page-*.png (two minutes; wants chromium)
