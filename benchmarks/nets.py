@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from jobs.architectures import ArchitectureEntry
 from jobs.catalog import load_catalog
-from workers.distill import LORA_TARGETS
+from workers.lora import LORA_TARGETS
 
 #: Edge of the pictures that reduced nets make.
 SMALL_PIXELS = 64

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import fewstep
 from fewstep import (
     cli_compare,
+    cli_distill,
     cli_house,
     cli_jobs,
     cli_keys,
@@ -69,6 +70,7 @@ cli_stack.add_to(app)
 cli_keys.add_to(app)
 cli_house.add_to(app)
 cli_models.add_to(app)
+cli_distill.add_to(app)
 
 
 def complain(text: str) -> None:

@@ -24,7 +24,7 @@ from jobs.recipe import Alpha
 from workers import tiny
 
 RANK = 4
-#: Modules that an LCM-LoRA changes: those of `workers.distill.LORA_TARGETS`.
+#: Modules that an LCM-LoRA changes: those of `workers.lora.LORA_TARGETS`.
 MODULES = {"sd15": 278, "ssd-1b": 423, "sdxl": 788}
 WIDTH = 32
 

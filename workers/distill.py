@@ -2,46 +2,24 @@
 
 Given latents and embedded captions, a LoRA on the base's UNet learns to jump to the end of the
 guided sampling path at once (arXiv 2310.04378, algorithm 1; as a LoRA: arXiv 2311.05556). Teacher,
-student and target are one UNet with its adapters off, or one of two adapters on.
+student and target are one UNet with its adapters off, or one of its adapters on.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusionPipeline
-from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from workers.distill_curve import Curve, boundary_scalings, huber
+from workers.lora import LORA_TARGETS, WEIGHTS_FILE, lora_config, save_lora
 
 STUDENT, TARGET = "student", "target"
-
-WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
-
-LORA_TARGETS = (
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-    "proj_in",
-    "proj_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "downsamplers.0.conv",
-    "upsamplers.0.conv",
-    "time_emb_proj",
-)
-"""Module names that carry the LoRA: those of the published LCM-LoRAs."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +39,14 @@ class DistillSettings:
     w_fall: float = 0.0
     """Share of w that is gone at t = 0, linearly in t: later steps then add less guidance."""
     target_decay: float = 0.95
+    """Of the averaged target; 0: the target is the student itself, and there is one adapter."""
+    distance: Literal["huber", "l2"] = "huber"
     huber_c: float = 1e-3
     clip: float = 1.0
     seed: int = 0
+    targets: tuple[str, ...] = LORA_TARGETS
+    precision: torch.dtype = torch.float32
+    """Of the frozen UNet and its arithmetic; the adapters are float32 at all times."""
 
 
 @dataclass(frozen=True)
@@ -99,19 +82,30 @@ class Distiller:
     ) -> None:
         self.unet, self.settings, self.share, self.rank = unet, settings, share, rank
         self.curve = Curve.of(scheduler)
+        self.target = TARGET if settings.target_decay else STUDENT
         unet.requires_grad_(False)
+        unet.to(settings.precision)
         torch.manual_seed(settings.seed)
-        for name in (TARGET, STUDENT):
-            unet.add_adapter(lora_config(settings.rank, settings.alpha), adapter_name=name)
-        self._load_adapter(TARGET, self.adapter(STUDENT))
+        config = lora_config(settings.rank, settings.alpha, settings.targets)
+        for name in dict.fromkeys((self.target, STUDENT)):
+            unet.add_adapter(config, adapter_name=name)
+            for parameter in self._own(name):
+                parameter.data = parameter.data.float()
+        self._load_adapter(self.target, self.adapter(STUDENT))
         unet.set_adapter(STUDENT)
         unet.train()
-        self.parameters = [p for n, p in unet.named_parameters() if f".{STUDENT}." in n]
-        self._averages = [p for n, p in unet.named_parameters() if f".{TARGET}." in n]
+        self.parameters = self._own(STUDENT)
+        self._averages = self._own(TARGET)
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=0.0
         )
+        device = self.parameters[0].device.type
+        self._scaler = torch.amp.GradScaler(device, enabled=settings.precision == torch.float16)
         self.steps_done = 0
+
+    def _own(self, name: str) -> list[nn.Parameter]:
+        """The parameters of one adapter."""
+        return [p for n, p in self.unet.named_parameters() if f".{name}." in n]
 
     def adapter(self, name: str) -> dict[str, Tensor]:
         """A copy of one adapter's weights."""
@@ -136,8 +130,14 @@ class Distiller:
             self.unet.set_adapter(STUDENT)
 
     def _predict(self, noisy: Tensor, times: Tensor, states: Tensor, extra: Any) -> Tensor:
-        made: Tensor = self.unet(noisy, times, states, **(extra or {})).sample
-        return made
+        precision, device = self.settings.precision, noisy.device.type
+        given = {name: _cast(value, precision) for name, value in (extra or {}).items()}
+        # On a CPU PEFT's own casts must do: its normalisations take no mixed dtypes.
+        mixed = device == "cuda" and precision != torch.float32
+        with torch.autocast(device, precision, enabled=mixed):
+            net = self.unet(noisy.to(precision), times, states.to(precision), **given)
+        made: Tensor = net.sample
+        return made.float()
 
     def _jump(self, noisy: Tensor, times: Tensor, batch: Batch) -> Tensor:
         """The consistency function f(z, t): the path's end as seen from ``noisy`` [n, c, h, w]."""
@@ -167,9 +167,13 @@ class Distiller:
         noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
         noisy = self.curve.add_noise(batch.latents, noise, start)
         before = self.solve(noisy, start, end, w.to(noisy), batch)
-        with self._wearing(TARGET):
+        with self._wearing(self.target):
             wanted = self._jump(before, end, batch)
-        distance = huber(self._jump(noisy, start, batch), wanted, settings.huber_c)
+        made = self._jump(noisy, start, batch)
+        if settings.distance == "huber":
+            distance = huber(made, wanted, settings.huber_c)
+        else:
+            distance = (made - wanted).square()
         return (distance if batch.weight is None else distance * batch.weight).mean()
 
     def step(self, batch: Batch, progress: float | None = None) -> float:
@@ -189,13 +193,16 @@ class Distiller:
             group["lr"] = settings.learning_rate * warm * fall
         loss = self.loss(batch, generator)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        self._scaler.scale(loss).backward()
+        # Averaged before it is unscaled: where one process overflows, all of them skip the step.
         if self.share is not None:
             self.share(self.parameters)
+        self._scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
-        self.optimiser.step()
+        self._scaler.step(self.optimiser)
+        self._scaler.update()
         with torch.no_grad():
-            for average, own in zip(self._averages, self.parameters, strict=True):
+            for average, own in zip(self._averages, self.parameters, strict=bool(self._averages)):
                 average.lerp_(own, 1 - settings.target_decay)
         self.steps_done += 1
         return float(loss.detach())
@@ -204,24 +211,26 @@ class Distiller:
         """Begin with a LoRA of the same rank that `save` wrote, instead of no change."""
         layers = load_file(folder / WEIGHTS_FILE)
         state = {key.removeprefix("unet."): value.float() for key, value in layers.items()}
-        for name in (TARGET, STUDENT):
+        for name in (self.target, STUDENT):
             self._load_adapter(name, state)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
         return {
-            "settings": asdict(self.settings),
+            "settings": {**asdict(self.settings), "precision": str(self.settings.precision)},
             "steps_done": self.steps_done,
             "student": self.adapter(STUDENT),
-            "target": self.adapter(TARGET),
+            "target": self.adapter(self.target),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken."""
         self._load_adapter(STUDENT, state["student"])
-        self._load_adapter(TARGET, state["target"])
+        self._load_adapter(self.target, state["target"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state.get("scaler", {}))
         self.steps_done = int(state["steps_done"])
 
     def save(self, folder: Path, strength: float = 1.0) -> Path:
@@ -229,29 +238,11 @@ class Distiller:
 
         ``strength`` is multiplied into the weights, so that weight 1.0 means it for every reader.
         """
-        return save_lora(self.unet, TARGET, folder, strength)
+        return save_lora(self.unet, self.target, folder, strength)
 
 
-def lora_config(rank: int, alpha: int, targets: tuple[str, ...] = LORA_TARGETS) -> LoraConfig:
-    """A LoRA on ``targets`` that starts as no change."""
-    return LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True
-    )
-
-
-def save_lora(unet: Any, adapter: str, folder: Path, strength: float = 1.0) -> Path:
-    """Write `WEIGHTS_FILE` in fp16 with rank and alpha in its metadata."""
-    layers = get_peft_model_state_dict(unet, adapter_name=adapter)
-    layers = {
-        key: value.detach() * (strength if ".lora_B." in key else 1.0)
-        for key, value in layers.items()
-    }
-    config = unet.peft_config[adapter].to_dict()
-    metadata = json.loads(json.dumps(config, default=lambda value: sorted(value)))
-    StableDiffusionPipeline.save_lora_weights(
-        folder,
-        unet_lora_layers={key: value.half() for key, value in layers.items()},
-        unet_lora_adapter_metadata=metadata,
-        safe_serialization=True,
-    )
-    return Path(folder) / WEIGHTS_FILE
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Tensors, and those in a dictionary, in another dtype."""
+    if isinstance(value, Mapping):
+        return {name: _cast(one, dtype) for name, one in value.items()}
+    return value.to(dtype) if isinstance(value, Tensor) else value

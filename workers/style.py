@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from workers.distill import Batch, lora_config
+from workers.distill import Batch
 from workers.distill_curve import Curve
+from workers.lora import lora_config
 
 STYLE = "style"
 

@@ -13,8 +13,8 @@ from jobs.recipe import Recipe, RecipeRequest
 from jobs.rows import Row
 from tests.small_bases import MODULES, RANK, Pairs, SmallBase, delta, random_pairs
 from workers.base_model import pipeline_class
-from workers.distill import LORA_TARGETS
 from workers.engine import load_engine
+from workers.lora import LORA_TARGETS
 from workers.render import BatchRenderer
 from workers.style import STYLE_TARGETS
 

@@ -16,8 +16,8 @@ from tests.small_bases import (
     save_vae,
     write_lora,
 )
-from workers.distill import LORA_TARGETS
 from workers.engine import load_engine
+from workers.lora import LORA_TARGETS
 
 
 @pytest.fixture(scope="module")

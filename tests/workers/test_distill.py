@@ -10,8 +10,9 @@ import torch
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import safe_open
 
-from workers.distill import STUDENT, TARGET, Batch, Distiller, DistillSettings, save_lora
+from workers.distill import STUDENT, TARGET, Batch, Distiller, DistillSettings
 from workers.distill_curve import Curve, boundary_scalings, huber
+from workers.lora import save_lora
 from workers.style import STYLE, StyleSettings, train_style
 
 SETTINGS = DistillSettings(

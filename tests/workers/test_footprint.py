@@ -12,7 +12,7 @@ from jobs.architectures import fingerprint
 from jobs.catalog import load_catalog
 from jobs.footprint import footprint
 from jobs.offers import model_offers
-from workers.distill import LORA_TARGETS
+from workers.lora import LORA_TARGETS
 
 CATALOG = load_catalog()
 #: Architecture -> its LCM-LoRA, and the trainable parameters that the LCM-LoRA report tells.

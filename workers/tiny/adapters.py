@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workers.distill import Batch, Distiller, DistillSettings, save_lora
+from workers.distill import Batch, Distiller, DistillSettings
+from workers.lora import save_lora
 from workers.style import STYLE, StyleSettings, train_style
 from workers.tiny import cache_dir, made
 from workers.tiny.checkpoints import device, rank, save_state, share_gradients, world
