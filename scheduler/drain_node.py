@@ -53,7 +53,7 @@ def renderers_on(queue: ShardQueue, node: str) -> list[str]:
 
 
 def close_node(seconds: float) -> None:
-    """Ask Ray to place nothing more on this node; where it does not listen, we go on without.
+    """Ask Ray to place nothing more on this node; it may all the same (`drain` tells who comes).
 
     By Ray's own command: there is no public function for it.
     """
