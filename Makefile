@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format audit mutants bench load chaos screenshots soak tiny-model clean
+.PHONY: scale help demo test check format audit mutants bench load chaos screenshots soak tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(READY) ## lint, format, types, floors
 format: $(READY) ## write the code as the formatter wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+scale: $(READY) ## the queue and the scheduler under 1,000 simulated renderers (PARTS=cycles,loop; QUICK=1)
+	@$(BIN)/python -m benchmarks.scale $(if $(PARTS),--parts $(PARTS)) $(if $(QUICK),--quick)
 
 mutants: $(READY) ## take each guard out of the queue's script: some test must fail (half an hour)
 	@$(BIN)/python -m tests.mutants

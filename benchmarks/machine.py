@@ -7,16 +7,14 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow", "boto3", "ray")
 #: Variables that change how fast nets run.
 SWITCHES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCHINDUCTOR_CACHE_DIR", "FEWSTEP_COMPILE")
 
 
-def describe() -> dict[str, object]:
-    """What stands over every table; loads are those of the moment."""
+def bare() -> dict[str, object]:
+    """The machine alone, for what loads no torch; the load is that of the moment."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -26,6 +24,15 @@ def describe() -> dict[str, object]:
         "load": [round(load, 2) for load in os.getloadavg()],
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+    }
+
+
+def describe() -> dict[str, object]:
+    """What stands over every table; loads are those of the moment."""
+    import torch
+
+    return {
+        **bare(),
         "packages": {name: _version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch_threads": torch.get_num_threads(),

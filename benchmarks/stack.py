@@ -1,21 +1,15 @@
 """A Redis and an S3 server of this run's own, and a renderer that takes jobs from them."""
 
 import io
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydantic import SecretStr
-
+from benchmarks.servers import running_servers
 from benchmarks.workload import THREADS
-from fewstep.local_ray import free_ports
-from fewstep.local_redis import start_redis
-from fewstep.local_s3 import start_s3
 from jobs.catalog import load_catalog
 from jobs.job import Job, JobRequest
 from jobs.layout import layout_of
@@ -31,7 +25,6 @@ from workers.leases import LeaseKeeper
 from workers.loading import load_parts
 from workers.shard_loop import ShardLoop
 
-_SECRET = "benchmarksecret0001"
 #: A round that takes longer than this has failed.
 ROUND_S = 900.0
 
@@ -62,28 +55,8 @@ class Stack:
 
 @contextmanager
 def running_stack() -> Iterator[Stack]:
-    """The servers of the one-machine stack on free ports; gone, with their data, afterwards."""
-    with ExitStack() as ends:
-        folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="fewstep-bench-")))
-        redis_port, s3_port = free_ports(2)
-        for server in (
-            start_redis(folder / "queue", redis_port, _SECRET, folder / "redis.log"),
-            start_s3(folder / "objects", s3_port, _SECRET, _SECRET, folder / "s3.log"),
-        ):
-            ends.callback(server.wait)
-            ends.callback(server.kill)
-        settings = Settings(
-            # Nothing of an earlier run or another program's is found, and nothing is left.
-            home=folder / "home",
-            cache=folder / "cache",
-            redis_url=SecretStr(f"redis://:{_SECRET}@127.0.0.1:{redis_port}/0"),
-            s3_endpoint=f"http://127.0.0.1:{s3_port}",
-            s3_access_key=SecretStr(_SECRET),
-            s3_secret_key=SecretStr(_SECRET),
-            threads=THREADS,
-        )
-        store = Store.connect(settings, create_bucket=True)
-        ends.callback(store.close)
+    """The servers of the one-machine stack, as a submission and a renderer see them."""
+    with running_servers(threads=THREADS) as (settings, store):
         url = settings.redis_url.get_secret_value()
         yield Stack(settings, store, ShardQueue(control_client(url)))
 

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jobs.queue_script import QueueScript
 from jobs.queue_values import PoolChange, RendererRecord, checked_name
@@ -42,6 +42,14 @@ class QueuePresence(QueueScript):
                 pipe.hgetall(self.key(f"renderer:{worker}"))
             pairs = list(zip(workers, pipe.execute(), strict=True))
         return [_renderer(worker, record) for worker, record in pairs if record]
+
+    def renderers_of(self, fields: Sequence[str]) -> list[RendererRecord]:
+        """Living renderers with these words of theirs alone: for whoever asks often."""
+        with explained():
+            names: list[str] = self._client.zrange(self.key("renderers"), 0, -1)
+        records = self._records([f"renderer:{name}" for name in names], [*fields, _BEAT])
+        pairs = zip(names, records, strict=True)
+        return [_renderer(name, record) for name, record in pairs if record]
 
     def scheduler_beat(self) -> None:
         """Note that a scheduler lives."""

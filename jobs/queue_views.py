@@ -12,6 +12,13 @@ from jobs.queue_values import (
 )
 from jobs.redis_client import explained
 
+#: Of a job's hash, what `_job` reads.
+_FIELDS = (
+    "tenant engine state outcome priority images shard_images shards cursor done failed dead units "
+    "leased device_ms unit_cost sha256 restoring submitted_ms first_claim_ms last_progress_ms "
+    "finished_ms max_attempts max_failed reason round discard timed"
+).split()
+
 
 class QueueViews(QueueScript):
     """The reading half of the queue. A view of many keys is not one instant's."""
@@ -61,7 +68,10 @@ class QueueViews(QueueScript):
     def open_jobs(self) -> list[QueueJob]:
         """Every job that is not closed, oldest first."""
         with explained():
-            return self._jobs(self._client.zrange(self.key("open"), 0, -1))
+            names: list[str] = self._client.zrange(self.key("open"), 0, -1)
+        records = self._records([f"job:{name}" for name in names], _FIELDS)
+        pairs = zip(names, records, strict=True)
+        return [_job(name, record) for name, record in pairs if record]
 
     def backlog(self) -> list[EngineBacklog]:
         """What waits for each engine that has open jobs, by engine key."""

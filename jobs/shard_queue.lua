@@ -279,6 +279,12 @@ function ops.emit() -- nonce type job (name value)*
   return 1
 end
 
+function ops.fields() -- count field* hash* -> JSON list: of each hash these fields, false where none
+  local last, out = 3 + tonumber(ARGV[3]), {}
+  for i = last + 1, #ARGV do out[#out + 1] = call('HMGET', P .. ARGV[i], unpack(ARGV, 4, last)) end
+  return cjson.encode(out)
+end
+
 function ops.reap() return reap(tonumber(ARGV[3])) end
 
 if not ops[op] then return redis.error_reply('ERR no such op: ' .. op) end

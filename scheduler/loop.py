@@ -20,7 +20,7 @@ from jobs.specs import read_job
 from jobs.store import Store
 from scheduler.chores import Chores
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
-from scheduler.observing import Beats, demand_of, waits
+from scheduler.observing import BEAT_FIELDS, Beats, demand_of, waits
 from scheduler.policy import decide, placement_of
 from scheduler.pool import Pool
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 PERIOD_S = 0.5
 BEAT_S = 2.0
+#: A step may take so much of the processor's time until the next; beyond it, steps are rarer.
+SHARE = 0.05
 
 
 @dataclass
@@ -45,10 +47,14 @@ class Scheduler:
     pool: Pool
     clock: Callable[[], float] = time.monotonic
     _recipes: dict[str, Recipe] = field(default_factory=dict)
+    _bases: dict[str, str] = field(default_factory=dict)
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
     _told_at: float = float("-inf")
     _working: Mapping[str, int] = field(default_factory=dict)
+    #: What renderers said when they were last asked: they beat far less often than we step.
+    _beats: Beats = field(default_factory=lambda: Beats.of(()))
+    _asked_at: float = float("-inf")
     #: Engine -> what loading it took, as its renderers measured.
     _loads: dict[str, LoadTimes] = field(default_factory=dict)
 
@@ -58,11 +64,12 @@ class Scheduler:
         beats.start()
         chores = Chores(self.settings, self.queue, self.store, self.catalog).start(stop)
         while not stop.is_set():
+            began = time.thread_time()
             try:
                 self.step()
             except (FewstepError, RedisError, RayError) as error:
                 log.warning("step_failed error=%s", error)
-            stop.wait(PERIOD_S)
+            stop.wait(max(PERIOD_S, (time.thread_time() - began) / SHARE))
         for thread in (beats, *chores):
             thread.join()
 
@@ -100,7 +107,7 @@ class Scheduler:
 
     def observe(self) -> Facts:
         """What waits, who is there, and how many may be."""
-        jobs, beats = self.queue.open_jobs(), Beats.of(self.queue.renderers())
+        jobs, beats = self.queue.open_jobs(), self._look()
         actors = self.pool.actors()
         self._loads |= beats.loads
         self._working = beats.working
@@ -127,6 +134,12 @@ class Scheduler:
             caps=self.queue.tenant_caps(),
         )
 
+    def _look(self) -> Beats:
+        if self.clock() - self._asked_at >= BEAT_S:
+            self._beats = Beats.of(self.queue.renderers_of(BEAT_FIELDS))
+            self._asked_at = self.clock()
+        return self._beats
+
     def apply(self, decision: Decision) -> None:
         """Start and drain as decided."""
         for name in decision.drain:
@@ -152,12 +165,18 @@ class Scheduler:
         demands = []
         for key, own in sorted(by_engine.items()):
             self._learn(key, own)
-            recipe, load = self._recipes.get(key), self._loads.get(key)
-            demand = demand_of(key, own, recipe.base_key if recipe else "", load)
+            demand = demand_of(key, own, self._base_of(key), self._loads.get(key))
             # While it loads it has not been served; one that cannot load had its turn.
             served = not own or any(job.units_in_flight for job in own) or key in beats.broken
             demands.append(self._timed(demand, served))
         return demands
+
+    def _base_of(self, engine_key: str) -> str:
+        """The key of its base, worked out once: it is a digest. Empty for an engine not known."""
+        recipe = self._recipes.get(engine_key)
+        if recipe is not None and engine_key not in self._bases:
+            self._bases[engine_key] = recipe.base_key
+        return self._bases.get(engine_key, "")
 
     def _timed(self, demand: EngineDemand, served: bool) -> EngineDemand:
         """The demand with how long its engine has been idle, or was not served."""

@@ -10,6 +10,9 @@ from jobs.queue_values import QueueJob, RendererRecord
 from jobs.records import LoadTimes
 from scheduler.facts import EngineDemand, Work
 
+#: Of a heartbeat, what `Beats` reads.
+BEAT_FIELDS = ("actor", "engine_key", "state", "load", "draining")
+
 
 @dataclass(frozen=True)
 class Beats:

@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from jobs.errors import InvalidInput
+from jobs.queue_script import RECORDS
 from jobs.shard_queue import ShardQueue
 from tests.jobs.conftest import Claim, Clock, Submit
 from tests.servers import wait_until
@@ -249,5 +250,23 @@ def test_who_lives(client: redis.Redis, queue: ShardQueue, clock: Clock) -> None
         {"engine": "e"},
         clock.now - 1_234,
     )
+    [short] = queue.renderers_of(["engine", "never said"])
+    assert short == record
     queue.leave("w1")
-    assert queue.renderers() == []
+    assert queue.renderers() == queue.renderers_of(["engine"]) == []
+
+
+def test_all_that_a_job_is_can_be_read_of_many(
+    queue: ShardQueue, submit: Submit, claim: Claim
+) -> None:
+    submit(images=100)
+    [lease] = claim()
+    assert queue.done("job", lease.unit, lease.token, 1, 500) == "ok"
+    claim()
+    assert queue.state("job", "cancel", discard=True) == "cancel"
+    names = [f"job-{number}" for number in range(RECORDS + 1)]
+    for name in names:
+        submit(name)
+    found = queue.open_jobs()
+    assert [one.job_id for one in found] == ["job", *names]
+    assert found == [queue.job(one.job_id) for one in found]

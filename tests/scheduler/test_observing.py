@@ -12,7 +12,7 @@ from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from scheduler.facts import LOAD_S, Facts
-from scheduler.loop import Scheduler
+from scheduler.loop import BEAT_S, Scheduler
 from scheduler.pool import PoolActor
 from tests.jobs.conftest import request_for
 from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
@@ -121,6 +121,8 @@ def test_an_engine_is_served_when_it_renders_not_when_it_loads(
     assert starved_ms(scheduler.observe()) == 10_000
     # Who cannot be loaded had its turn.
     shop.queue.heartbeat("w", {"engine_key": key, "state": "broken", "load": ""})
+    assert starved_ms(scheduler.observe()) == 10_000, "asked more often than renderers beat"
+    now[0] += BEAT_S
     assert starved_ms(scheduler.observe()) == 0
 
 

@@ -1,0 +1,226 @@
+"""A cluster in virtual time: real queue, real policy and loop, renderers that only sleep."""
+
+import heapq
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from benchmarks.fleet import digest
+from benchmarks.simulated_pool import (
+    LOAD_S,
+    SimulatedPool,
+    beat_of,
+    simulated_recipes,
+    simulated_scheduler,
+)
+from jobs.job import choose_shard_images
+from jobs.queue_values import Lease, SubmitRequest
+from jobs.redis_client import control_client
+from jobs.shard_queue import ShardQueue
+
+#: Virtual seconds between two steps of the loop: in truth it steps twice a second.
+STEP_S = 5.0
+#: How fine it is counted who had the devices.
+BUCKET_S = 60.0
+LEASE_MS = 600_000
+_EPOCH_MS = 1_750_000_000_000
+
+
+@dataclass
+class SimulatedRenderer:
+    """One that loads, sleeps through shards and leaves."""
+
+    name: str
+    engine: str
+    state: str = "loading"
+    draining: bool = False
+    claims: int = 0
+
+
+@dataclass
+class Ledger:
+    """Where device time went, and how long jobs waited."""
+
+    #: Tenant -> bucket -> device-seconds.
+    spent: dict[str, dict[int, float]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(float))
+    )
+    busy_s: float = 0.0
+    loading_s: float = 0.0
+    #: Device-seconds while work waited: all, and of renderers without any (or slots without one).
+    pressed_s: float = 0.0
+    idle_s: float = 0.0
+    loads: int = 0
+    cycles: int = 0
+    #: Job -> when it was submitted, and how long until its first unit was claimed.
+    submitted: dict[str, float] = field(default_factory=dict)
+    started: dict[str, float] = field(default_factory=dict)
+
+
+class SimulatedCluster:
+    """Drives everything from one heap of events; `now` is virtual seconds."""
+
+    def __init__(self, url: str, size: int, seed: int = 7) -> None:
+        self.now, self.size = 0.0, size
+        self.random = random.Random(seed)
+        self.recipes = list(simulated_recipes())
+        #: Device-seconds an image, by engine: as on different models and sizes.
+        self.cost = {key: 0.08 + 0.14 * n / 49 for n, key in enumerate(self.recipes)}
+        self.queue = ShardQueue(control_client(url), clock=lambda: _EPOCH_MS + int(self.now * 1e3))
+        self.pool = SimulatedPool(size, self._start, self._drain)
+        self.scheduler = simulated_scheduler(self.queue, self.pool, lambda: self.now)
+        self.ledger = Ledger()
+        self.waiting = 0
+        self.tenants: dict[str, str] = {}
+        self._renderers: dict[str, SimulatedRenderer] = {}
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._states: Counter[str] = Counter()
+
+    def at(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do it so many virtual seconds from now."""
+        self._count += 1
+        heapq.heappush(self._events, (self.now + seconds, self._count, do))
+
+    def run(self, seconds: float) -> None:
+        """Let so much virtual time pass."""
+        end = self.now + seconds
+        if not self._count:
+            self.at(0.0, self._step)
+        while self._events and self._events[0][0] < end:
+            at, _, do = heapq.heappop(self._events)
+            self._pass(at)
+            do()
+        self._pass(end)
+
+    def submit(
+        self, tenant: str, engine: str, images: int, *, priority: int = 4, weight: float = 1.0
+    ) -> str:
+        """A job as the API would submit it; its id."""
+        number = len(self.ledger.submitted)
+        name = (digest("job", number) * 2)[:26]
+        size = choose_shard_images(images, 8)
+        request = SubmitRequest(
+            job_id=name,
+            tenant=tenant,
+            engine_key=engine,
+            images=images,
+            shard_images=size,
+            spec_sha256=digest("spec", number),
+            priority=priority,
+            unit_cost=self.cost[engine],
+            tenant_weight=weight,
+        )
+        reply = self.queue.submit(request)
+        if reply.outcome != "ok":
+            raise RuntimeError(f"the queue answered {reply.outcome}")
+        self.waiting += request.shards
+        self.ledger.submitted[name] = self.now
+        self.tenants[name] = tenant
+        for one in self._renderers.values():
+            if one.engine == engine and one.state == "idle":
+                # They look every second or so.
+                self.at(self.random.uniform(0, 1), lambda one=one: self._look(one))  # type: ignore[misc]
+        return name
+
+    def _pass(self, at: float) -> None:
+        step, self.now = at - self.now, at
+        self.ledger.loading_s += step * self._states["loading"]
+        if self.waiting > 0:
+            self.ledger.pressed_s += step * self.size
+            unused = self.size - self._states["rendering"] - self._states["loading"]
+            self.ledger.idle_s += step * unused
+
+    def _step(self) -> None:
+        self.scheduler.step()
+        for name in self.queue.finishing():
+            self.queue.finish(name, "done")
+        self.at(STEP_S, self._step)
+
+    def _set(self, one: SimulatedRenderer, state: str) -> None:
+        self._states[one.state] -= 1
+        self._states[state] += 1
+        one.state = state
+        beat = beat_of(one.name, one.engine, state, draining=one.draining)
+        # A real one beats every 15 s; here it speaks when there is news.
+        self.queue.heartbeat(one.name, beat, ttl_ms=LEASE_MS * 1_000)
+
+    def _start(self, name: str, engine: str) -> None:
+        one = self._renderers[name] = SimulatedRenderer(name, engine)
+        self._states["loading"] += 1
+        self.ledger.loads += 1
+        self._set(one, "loading")
+        self.at(LOAD_S, lambda: self._look(one))
+
+    def _drain(self, name: str) -> None:
+        one = self._renderers[name]
+        if one.draining:
+            return
+        one.draining = True
+        self._set(one, one.state)
+        if one.state == "idle":
+            self._look(one)
+
+    def _look(self, one: SimulatedRenderer) -> None:
+        """Claim, or leave where it was told to."""
+        if one.name not in self._renderers or one.state == "rendering":
+            return
+        if one.draining:
+            self._states[one.state] -= 1
+            del self._renderers[one.name], self.pool.present[one.name]
+            self.queue.leave(one.name)
+            return
+        one.claims += 1
+        nonce = f"n{one.claims}"
+        found = self.queue.claim(one.name, nonce, one.engine, 32, LEASE_MS, 16, ahead=True)
+        if not found:
+            if one.state != "idle":
+                self._set(one, "idle")
+            return
+        if one.state == "idle" or one.claims == 1:
+            self._set(one, "rendering")
+        else:
+            self._states[one.state] -= 1
+            self._states["rendering"] += 1
+            one.state = "rendering"
+        self.waiting -= len(found)
+        self._render(one, found)
+
+    def _render(self, one: SimulatedRenderer, found: list[Lease]) -> None:
+        """Sleep through the first unit; one renewal stands for those of every 15 seconds."""
+        lease, rest = found[0], found[1:]
+        job = lease.job_id
+        self.ledger.started.setdefault(job, self.now - self.ledger.submitted[job])
+        seconds = lease.images * self.cost[one.engine] * self.random.uniform(0.95, 1.05)
+        began = self.now
+
+        def renew() -> None:
+            self.queue.renew(one.name, found, LEASE_MS, [lease.first, *[None] * len(rest)])
+
+        def done() -> None:
+            answer = self.queue.done(job, lease.unit, lease.token, 0, round(seconds * 1e3))
+            if answer != "ok":
+                raise RuntimeError(f"done was answered {answer}")
+            self.ledger.cycles += 1
+            self._book(job, began, seconds)
+            if rest:
+                self._render(one, rest)
+            else:
+                self._states["rendering"] -= 1
+                self._states["between"] += 1
+                one.state = "between"
+                self._look(one)
+
+        self.at(seconds / 2, renew)
+        self.at(seconds, done)
+
+    def _book(self, job: str, began: float, seconds: float) -> None:
+        self.ledger.busy_s += seconds
+        buckets = self.ledger.spent[self.tenants[job]]
+        at, end = began, began + seconds
+        while at < end:
+            bucket = int(at // BUCKET_S)
+            until = min(end, (bucket + 1) * BUCKET_S)
+            buckets[bucket] += until - at
+            at = until
