@@ -17,7 +17,7 @@ from benchmarks.goals import Goal, as_markdown, write_goals
 from benchmarks.machine import bare
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PARTS = ("cycles", "loop", "memory", "submit", "small")
+PARTS = ("cycles", "loop", "memory", "submit", "small", "day")
 
 
 def arguments(words: list[str]) -> argparse.Namespace:

@@ -71,12 +71,14 @@ class SimulatedCluster:
         self.pool = SimulatedPool(size, self._start, self._drain)
         self.scheduler = simulated_scheduler(self.queue, self.pool, lambda: self.now)
         self.ledger = Ledger()
+        #: Images that nobody holds.
         self.waiting = 0
         self.tenants: dict[str, str] = {}
         self._renderers: dict[str, SimulatedRenderer] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._states: Counter[str] = Counter()
+        self.at(0.0, self._step)
 
     def at(self, seconds: float, do: Callable[[], None]) -> None:
         """Do it so many virtual seconds from now."""
@@ -86,8 +88,6 @@ class SimulatedCluster:
     def run(self, seconds: float) -> None:
         """Let so much virtual time pass."""
         end = self.now + seconds
-        if not self._count:
-            self.at(0.0, self._step)
         while self._events and self._events[0][0] < end:
             at, _, do = heapq.heappop(self._events)
             self._pass(at)
@@ -115,7 +115,7 @@ class SimulatedCluster:
         reply = self.queue.submit(request)
         if reply.outcome != "ok":
             raise RuntimeError(f"the queue answered {reply.outcome}")
-        self.waiting += request.shards
+        self.waiting += images
         self.ledger.submitted[name] = self.now
         self.tenants[name] = tenant
         for one in self._renderers.values():
@@ -184,7 +184,7 @@ class SimulatedCluster:
             self._states[one.state] -= 1
             self._states["rendering"] += 1
             one.state = "rendering"
-        self.waiting -= len(found)
+        self.waiting -= sum(lease.images for lease in found)
         self._render(one, found)
 
     def _render(self, one: SimulatedRenderer, found: list[Lease]) -> None:
