@@ -61,15 +61,15 @@ class Ledger:
 class SimulatedCluster:
     """Drives everything from one heap of events; `now` is virtual seconds."""
 
-    def __init__(self, url: str, size: int, seed: int = 7) -> None:
+    def __init__(self, url: str, size: int, drain_s: float = 0.0) -> None:
         self.now, self.size = 0.0, size
-        self.random = random.Random(seed)
+        self.random = random.Random(7)
         self.recipes = list(simulated_recipes())
         #: Device-seconds an image, by engine: as on different models and sizes.
         self.cost = {key: 0.08 + 0.14 * n / 49 for n, key in enumerate(self.recipes)}
         self.queue = ShardQueue(control_client(url), clock=lambda: _EPOCH_MS + int(self.now * 1e3))
         self.pool = SimulatedPool(size, self._start, self._drain)
-        self.scheduler = simulated_scheduler(self.queue, self.pool, lambda: self.now)
+        self.scheduler = simulated_scheduler(self.queue, self.pool, lambda: self.now, drain_s)
         self.ledger = Ledger()
         #: Images that nobody holds.
         self.waiting = 0

@@ -36,10 +36,10 @@ def simulated_recipes() -> dict[str, Recipe]:
 
 
 def simulated_scheduler(
-    queue: ShardQueue, pool: Pool, clock: Callable[[], float] = time.monotonic
+    queue: ShardQueue, pool: Pool, clock: Callable[[], float] = time.monotonic, drain_s: float = 0.0
 ) -> Scheduler:
     """The real loop over a real queue; it knows the recipes, which it would read from the store."""
-    settings = Settings(max_renderers=pool.slots())
+    settings = Settings(max_renderers=pool.slots(), drain_s=drain_s)
     return Scheduler(
         settings,
         queue,
