@@ -15,9 +15,9 @@ from jobs.job import Job, JobRequest
 from jobs.layout import layout_of
 from jobs.recipe import Recipe
 from jobs.redis_client import control_client, heartbeat_client
-from jobs.rows import read_rows
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
+from jobs.sources.reading import read_rows
 from jobs.specs import read_job
 from jobs.store import Store
 from jobs.submit import submit_job

@@ -11,8 +11,10 @@ from importlib import metadata
 from jobs import errors
 from jobs.client import Client
 from jobs.client_async import AsyncClient
+from jobs.client_upload import Stored
 from jobs.job import JobRequest, JobView, Submission
 from jobs.recipe import RecipeRequest, StyleWeight
+from jobs.sources.reading import Reading
 from jobs.templates.expansion import Expansion, TemplateRequest
 
 __version__ = metadata.version("fewstep")
@@ -23,7 +25,9 @@ __all__ = [
     "Expansion",
     "JobRequest",
     "JobView",
+    "Reading",
     "RecipeRequest",
+    "Stored",
     "StyleWeight",
     "Submission",
     "TemplateRequest",

@@ -1,6 +1,7 @@
 """The commands about jobs: `submit`, `jobs`, `show`, `watch`, `cancel`, `fetch` and their kin."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from fewstep.options import AsJson, JobOptions, Prompts, with_job_options
 from fewstep.report import as_json, note
 from jobs.client import Client
+from jobs.client_upload import Stored
 from jobs.job import JobView
 from jobs.states import JobState
 
@@ -44,15 +46,15 @@ def submit(
 ) -> None:
     """Submit a job to the API and return at once."""
     from fewstep.report import show_estimate
-    from fewstep.request import prompt_file, request_of
+    from fewstep.request import request_of
 
     request = request_of(job)
-    with prompt_file(prompts) as path, client_here() as client:
+    with _source(prompts) as source, client_here() as client:
         if dry_run:
-            found = client.dry_run(request, path)
+            found = client.dry_run(request, source)
             as_json(found.model_dump()) if json else show_estimate(found)
             return
-        reply = client.submit(request, path, idempotency_key=key)
+        reply = client.submit(request, source, idempotency_key=key)
     for warning in reply.warnings:
         note(f"note: {warning}")
     if json:
@@ -60,6 +62,18 @@ def submit(
     else:
         note(f"{reply.images} images in {reply.shards} shards; follow it: fewstep watch {reply.id}")
         print(reply.id)
+
+
+@contextmanager
+def _source(prompts: str) -> Iterator[Path | Stored]:
+    """The prompts as the client takes them: a place in S3, or a file here."""
+    from fewstep.request import prompt_file
+
+    if prompts.startswith("s3://"):
+        yield Stored(prompts)
+        return
+    with prompt_file(prompts) as path:
+        yield path
 
 
 def list_jobs(

@@ -5,7 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from fewstep.options import AsJson, Expand, ExpandCount, ExpandSeed, Prompts, ValueList
+from fewstep.options import (
+    AsJson,
+    BadRows,
+    Column,
+    Drop,
+    Expand,
+    ExpandCount,
+    ExpandSeed,
+    Prompts,
+    ValueList,
+)
 from fewstep.report import as_json, note
 from jobs.rows import Row
 from jobs.templates.template import Template
@@ -20,6 +30,9 @@ def preview(
     prompts: Prompts,
     rows: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 10,
     first: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    column: Column = None,
+    drop: Drop = None,
+    bad_rows: BadRows = "refuse",
     expand: Expand = None,
     expand_count: ExpandCount = None,
     expand_seed: ExpandSeed = 0,
@@ -29,10 +42,12 @@ def preview(
 ) -> None:
     """Show the rows of a prompt file or template as they would be rendered."""
     from fewstep.report import show_table
-    from fewstep.request import expansion_of, opened_rows, prompt_file
+    from fewstep.request import expansion_of, prompt_file, reading_of, rows_of
 
     expansion = expansion_of(expand, expand_count, expand_seed, list)
-    with prompt_file(prompts) as path, opened_rows(path, expansion) as source:
+    reading = reading_of(column, drop, bad_rows)
+    with prompt_file(prompts) as path:
+        source = rows_of(path, reading, expansion)
         facts: dict[str, Any] = {}
         if isinstance(source, Template):
             found = source.prompts

@@ -64,7 +64,7 @@ def _check(request: JobRequest, path: Path) -> int:
     settings = read_settings()
     catalog = load_catalog(settings.catalog, allow_noncommercial=settings.allow_noncommercial)
     catalog.resolve(request.recipe)
-    return count_rows(path, request.expand) * request.repeats
+    return count_rows(path, request) * request.repeats
 
 
 @contextmanager

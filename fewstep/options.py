@@ -80,6 +80,19 @@ ValueList = Annotated[
         "--list", metavar="NAME=FILE", help="With --expand: a list of values. Repeatable."
     ),
 ]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OURS=THEIRS",
+        help="Which column of the prompts is what: prompt=caption, seed=id. Repeatable.",
+    ),
+]
+Drop = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN", help="A column not to read. Repeatable.")
+]
+BadRows = Annotated[
+    str, typer.Option(help="refuse, or quarantine: leave out rows that cannot be rendered.")
+]
 Title = Annotated[str, typer.Option("--name", help="A name for people to know the job by.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output; progress elsewhere.")
@@ -92,7 +105,8 @@ Prompts = Annotated[
     str,
     typer.Argument(
         metavar="PROMPTS",
-        help=".txt (a prompt a line), .jsonl (an object a line) or .toml (a template); - is stdin.",
+        help=".txt (a prompt a line), .jsonl, .csv, .tsv, .parquet, .tar (captions), a folder of "
+        "these, a saved Hugging Face dataset, or .toml (a template); - is stdin.",
     ),
 ]
 
@@ -120,6 +134,9 @@ class JobOptions:
     shard_images: int | None
     priority: int
     max_failed_rows: str | None
+    column: list[str] | None
+    drop: list[str] | None
+    bad_rows: str
     expand: str | None
     expand_count: int | None
     expand_seed: int
@@ -148,6 +165,9 @@ def job_options(
     shard_images: ShardImages = None,
     priority: Priority = 4,
     max_failed_rows: MaxFailed = None,
+    column: Column = None,
+    drop: Drop = None,
+    bad_rows: BadRows = "refuse",
     expand: Expand = None,
     expand_count: ExpandCount = None,
     expand_seed: ExpandSeed = 0,

@@ -4,23 +4,23 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from fewstep.options import JobOptions, accelerator_of, checked, limit_of, styles_of
-from jobs.client_upload import SUFFIXES, TEMPLATE
+from jobs.client_upload import TEMPLATE
 from jobs.errors import InvalidInput
 from jobs.job import JobRequest
 from jobs.recipe import RecipeRequest, StyleWeight
-from jobs.rows import MAX_LINE, Row, SourceFormat, read_rows
+from jobs.rows import MAX_LINE, Row
+from jobs.sources.folders import check_path, path_records
+from jobs.sources.reading import Reading, SourceRows
 from jobs.templates.expansion import Expansion
 from jobs.templates.row_templates import expanded
 from jobs.templates.template import Template
 from jobs.templates.template_file import read_list, read_template
-
-_SOURCES: dict[str, SourceFormat] = {".txt": "text", ".jsonl": "jsonl"}
 
 
 def request_of(options: JobOptions) -> JobRequest:
@@ -54,10 +54,26 @@ def request_of(options: JobOptions) -> JobRequest:
         shard_images=options.shard_images,
         priority=options.priority,
         max_failed_rows=limit_of(options.max_failed_rows),
+        source=reading_of(options.column, options.drop, options.bad_rows),
         expand=expansion_of(
             options.expand, options.expand_count, options.expand_seed, options.list
         ),
     )
+
+
+def reading_of(columns: Sequence[str] | None, drop: Sequence[str] | None, bad_rows: str) -> Reading:
+    """How a prompt file is read; raises InvalidInput naming the option."""
+    found = {}
+    for text in columns or ():
+        ours, _, theirs = text.partition("=")
+        if not ours or not theirs or ours in found:
+            raise InvalidInput(
+                f"{text[:80]!r} says of no column what it is",
+                where="--column",
+                remedy="give OURS=THEIRS once for each, e.g. prompt=caption",
+            )
+        found[ours] = theirs
+    return checked(Reading, columns=found, drop=tuple(drop or ()), bad_rows=bad_rows)
 
 
 def expansion_of(
@@ -89,21 +105,24 @@ def prompt_file(prompts: str) -> Iterator[Path]:
     """
     if prompts != "-":
         path = Path(prompts)
-        _check_file(path)
+        if path.suffix.lower() != TEMPLATE:
+            check_path(path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="fewstep-stdin-") as folder:
         yield _copy(sys.stdin.buffer, Path(folder))
 
 
-def count_rows(path: Path, expand: Expansion | None = None) -> int:
+def count_rows(path: Path, request: JobRequest | None = None) -> int:
     """Read and check every row; raises InvalidInput naming file and line."""
-    with opened_rows(path, expand) as rows:
-        return rows.prompts.count if isinstance(rows, Template) else sum(1 for _ in rows)
+    request = request or JobRequest()
+    rows = rows_of(path, request.source, request.expand)
+    if isinstance(rows, Template):
+        return rows.prompts.count
+    return sum(1 if request.expand else row.repeats for row in rows)
 
 
-@contextmanager
-def opened_rows(path: Path, expand: Expansion | None) -> Iterator[Template | Iterator[Row]]:
+def rows_of(path: Path, reading: Reading, expand: Expansion | None) -> Template | Iterable[Row]:
     """The template, or the rows, that a prompt file makes; raises InvalidInput."""
     if path.suffix.lower() == TEMPLATE:
         if expand is not None:
@@ -112,11 +131,9 @@ def opened_rows(path: Path, expand: Expansion | None) -> Iterator[Template | Ite
                 where="--expand",
                 remedy="write mode and count into the file",
             )
-        yield Template.of(read_template(path))
-        return
-    with path.open("rb") as lines:
-        rows = read_rows(lines, _SOURCES[path.suffix.lower()], path.name)
-        yield rows if expand is None else expanded(rows, expand)
+        return Template.of(read_template(path))
+    rows = SourceRows(path_records(path, reading), path.name, reading)
+    return rows if expand is None else expanded(rows, expand)
 
 
 def _copy(stream: BinaryIO, folder: Path) -> Path:
@@ -128,20 +145,3 @@ def _copy(stream: BinaryIO, folder: Path) -> Path:
         file.write(first)
         shutil.copyfileobj(stream, file)
     return path
-
-
-def _check_file(path: Path) -> None:
-    if path.suffix.lower() not in (*SUFFIXES, TEMPLATE):
-        raise InvalidInput(
-            "a prompt file of this kind is not known",
-            where=str(path),
-            remedy="name it .txt (a prompt a line), .jsonl (an object a line), .toml (template)",
-        )
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise InvalidInput(
-            f"the prompt file cannot be read: {error.strerror}",
-            where=str(path),
-            remedy="give the path of a text or JSONL file, or - for standard input",
-        ) from error

@@ -77,6 +77,7 @@ def dataset_card(
             f"{index.ok} pictures of {job.rows.count} prompts ({job.repeats} each), made by a",
             f"few-step diffusion model in {len(index.shards)} shards.",
             *_shortcomings(index, ended),
+            *_left_out(job),
             "",
             *_table("How they were made", _recipe_facts(job, manifests)),
             *_table("Licences of the weights", _licence_facts(job, licences)),
@@ -98,6 +99,12 @@ def _shortcomings(index: DatasetIndex, ended: str) -> Iterable[str]:
     if ended:
         left = index.images - index.ok - index.failed
         yield f"\n**Not complete.** {left} of {index.images} images were not rendered: {ended}"
+
+
+def _left_out(job: Job) -> Iterable[str]:
+    if job.rows.rejected:
+        yield f"\n{job.rows.rejected} rows of the source could not be rendered and were left out:"
+        yield "`rejected_rows.jsonl` says which, and why."
 
 
 def _front_matter(

@@ -57,7 +57,7 @@ class Client:
     def submit(
         self, request: JobRequest, prompts: Prompts, *, idempotency_key: str | None = None
     ) -> Submission:
-        """Submit a job: a prompt file (.txt, .jsonl, .parquet, .toml) or prompts given here.
+        """Submit a job: a prompt file or folder, prompts given here, or a template.
 
         The same key with the same prompts and request is the same job, however often it is
         sent; without a key one is drawn, so that lost replies never make a second job.

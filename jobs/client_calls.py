@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from jobs.client_upload import TemplateUpload, Upload
+from jobs.client_upload import BodyUpload, Upload
 from jobs.errors import InvalidInput
 from jobs.job import DryRun, JobView, Submission
 
@@ -28,7 +28,7 @@ class Call(Generic[Answer]):
     read: Callable[[dict[str, Any]], Answer]
     #: Further arguments of httpx's `request`.
     more: dict[str, Any] = field(default_factory=dict)
-    upload: Upload | TemplateUpload | None = None
+    upload: Upload | BodyUpload | None = None
     #: Whether it may run twice without harm.
     twice: bool = True
 
@@ -63,13 +63,13 @@ def path_of(job_id: str, rest: str = "") -> str:
     return f"{path}/{rest}" if rest else path
 
 
-def submit(upload: Upload | TemplateUpload, key: str | None) -> Call[Submission]:
+def submit(upload: Upload | BodyUpload, key: str | None) -> Call[Submission]:
     """Submit a job; without a key one is drawn."""
     more = {"headers": {"Idempotency-Key": _key(key)}}
     return Call("POST", "/v1/jobs", _submission, more, upload)
 
 
-def dry_run(upload: Upload | TemplateUpload, first: int) -> Call[DryRun]:
+def dry_run(upload: Upload | BodyUpload, first: int) -> Call[DryRun]:
     """Check and count a job, and show some rows from `first` on."""
     params = {"dry_run": "true", "preview_first": str(first)}
     return Call("POST", "/v1/jobs", _dry_run, {"params": params}, upload)

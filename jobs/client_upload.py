@@ -10,18 +10,26 @@ from typing import Any, BinaryIO
 
 from jobs.errors import InvalidInput
 from jobs.job import JobRequest
+from jobs.sources.folders import check_path, path_records
+from jobs.sources.reading import ERROR, WHERE, numbered
 from jobs.templates.expansion import TemplateRequest
 from jobs.templates.template_file import read_template
 
 #: A template with its lists, as TOML; see docs/datasets.md.
 TEMPLATE = ".toml"
 SUFFIXES = {".txt": "text/plain", ".jsonl": "application/jsonl"}
-#: Read here and sent as JSONL: each row's columns, as an object.
-TABLE = ".parquet"
-#: Rows of a table in memory at a time.
-TABLE_ROWS = 1_000
-#: A prompt file, prompts as values, or a template.
-Prompts = Path | Sequence[str | dict[str, Any]] | TemplateRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A prompt file or folder (`s3://bucket/key`, `s3://bucket/folder/`) that the API reads."""
+
+    uri: str
+    etag: str | None = None
+
+
+#: A prompt file or folder here or in S3, prompts as values, or a template.
+Prompts = Path | Stored | Sequence[str | dict[str, Any]] | TemplateRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +51,27 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateUpload:
-    """A submission's body whose prompts are a template."""
+class BodyUpload:
+    """A submission whose prompts are named by its body: a template, or a place in S3."""
 
     request: JobRequest
-    template: TemplateRequest
+    prompts: TemplateRequest | Stored
 
     def fields(self, timeout_s: float) -> dict[str, Any]:
         """Arguments for httpx."""
-        job, template = (one.model_dump(mode="json") for one in (self.request, self.template))
-        return {"json": {"job": job, "template": template}, "timeout": timeout_s}
+        if isinstance(self.prompts, Stored):
+            place = {"uri": self.prompts.uri}
+            place |= {"etag": self.prompts.etag} if self.prompts.etag is not None else {}
+            named: dict[str, Any] = {"prompts_from": place}
+        else:
+            named = {"template": self.prompts.model_dump(mode="json")}
+        body = {"job": self.request.model_dump(mode="json"), **named}
+        return {"json": body, "timeout": timeout_s}
 
 
 @contextmanager
-def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | TemplateUpload]:
-    """The body for a prompt file, for prompts as values or a template; closes its file after use.
+def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | BodyUpload]:
+    """The body of a submission; its file is closed after use.
 
     Raises InvalidInput for a file that is missing, empty, unreadable or of an unknown kind.
     """
@@ -70,53 +84,38 @@ def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | Temp
         )
     if isinstance(prompts, Path) and prompts.suffix.lower() == TEMPLATE:
         prompts = read_template(prompts)
-    if isinstance(prompts, TemplateRequest):
-        yield TemplateUpload(request, prompts)
+    if isinstance(prompts, TemplateRequest | Stored):
+        yield BodyUpload(request, prompts)
         return
-    if isinstance(prompts, Path) and prompts.suffix.lower() != TABLE:
-        with _opened(prompts) as file:
-            yield Upload(request, prompts.name, file)
-        return
-    name = prompts.name if isinstance(prompts, Path) else "prompts"
-    rows = _table_rows(prompts) if isinstance(prompts, Path) else prompts
+    if isinstance(prompts, Path):
+        check_path(prompts)
+        if prompts.suffix.lower() in SUFFIXES and not prompts.is_dir():
+            with prompts.open("rb") as file:
+                yield Upload(request, prompts.name, file)
+            return
     with tempfile.SpooledTemporaryFile(max_size=1_000_000) as spool:
-        for number, prompt in enumerate(rows, start=1):
-            spool.write(_line(prompt, f"{name}, row {number}"))
+        name = prompts.name if isinstance(prompts, Path) else "prompts"
+        lines = _path_lines(prompts, request) if isinstance(prompts, Path) else _lines(prompts)
+        spool.writelines(lines)
         yield Upload(request, f"{name}.jsonl", spool)  # type: ignore[arg-type]
 
 
-def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file, without their nulls."""
-    # Only who sends a table needs it.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(path)
-        for batch in table.iter_batches(TABLE_ROWS):
-            for row in batch.to_pylist():
-                yield {name: value for name, value in row.items() if value is not None}
-    except (OSError, pa.ArrowException) as error:
-        raise InvalidInput(
-            f"the prompt file cannot be read: {str(error)[:200]}", where=str(path)
-        ) from error
+def _path_lines(path: Path, request: JobRequest) -> Iterator[bytes]:
+    """What a file or folder holds, as JSONL that says where each row stood."""
+    for record in path_records(path, request.source):
+        value = record.value
+        if isinstance(value, InvalidInput):
+            told: dict[str, Any] = {ERROR: [value.message, value.remedy or ""]}
+        else:
+            told = {"prompt": value.strip()} if isinstance(value, str) else value
+            if record.texts:
+                told = numbered(told, request.source)
+        yield _line(told | {WHERE: record.where}, record.where)
 
 
-def _opened(path: Path) -> BinaryIO:
-    if path.suffix.lower() not in SUFFIXES:
-        raise InvalidInput(
-            "a prompt file of this kind is not known",
-            where=str(path),
-            remedy="name it .txt (a prompt a line), .jsonl (an object a line), .parquet (a row) or "
-            ".toml (a template)",
-        )
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InvalidInput(
-            f"the prompt file cannot be read: {error.strerror}", where=str(path)
-        ) from error
-    return file
+def _lines(prompts: Sequence[str | dict[str, Any]]) -> Iterator[bytes]:
+    for number, prompt in enumerate(prompts, start=1):
+        yield _line(prompt, f"prompts, row {number}")
 
 
 def _line(prompt: str | dict[str, Any], where: str) -> bytes:

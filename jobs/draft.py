@@ -14,7 +14,8 @@ from jobs.licences import licence_notes
 from jobs.queue_values import SubmitRequest
 from jobs.recipe import Recipe
 from jobs.rows import Row
-from jobs.seeds import MAX_SEED
+from jobs.seeds import MAX_SEED, repeat_seed
+from jobs.sources.reading import Rejected, SourceRows
 from jobs.templates.row_templates import expanded
 from jobs.templates.template import Template
 
@@ -31,6 +32,8 @@ class RowTally:
         self, rows: Iterable[Row], glimpse: range = range(0), template: Template | None = None
     ) -> None:
         self._rows, self._glimpse = rows, glimpse
+        #: What the source leaves out, once it was read.
+        self.rejected = Rejected()
         #: What the rows are of, where they are too many to be passed on.
         self.template = template
         self.negative = 0
@@ -54,8 +57,13 @@ def tally_of(
     A template's rows stay where they are: the first ones stand for all. Raises InvalidInput.
     """
     if not isinstance(rows, Template):
-        source = rows if request.expand is None else expanded(rows, request.expand)
-        return RowTally(source, glimpse)
+        source = _repeated(rows)
+        tally = RowTally(
+            source if request.expand is None else expanded(source, request.expand), glimpse
+        )
+        if isinstance(rows, SourceRows):
+            tally.rejected = rows.rejected
+        return tally
     if request.expand is not None:
         raise InvalidInput(
             "a template says itself how it becomes rows", where="expand", remedy="leave it out"
@@ -66,6 +74,17 @@ def tally_of(
         """Counted on the way."""
     tally.shown = [prompts.row(number) for number in glimpse if number < prompts.count]
     return tally
+
+
+def _repeated(rows: Iterable[Row]) -> Iterator[Row]:
+    """Each row as often as it says; the seeds of its repeats as those of a job's."""
+    for row in rows:
+        if row.repeats == 1:
+            yield row
+            continue
+        for repeat in range(row.repeats):
+            seed = None if row.seed is None else repeat_seed(row.seed, repeat)
+            yield row.model_copy(update={"repeats": 1, "seed": seed})
 
 
 def draft_job(
@@ -131,6 +150,12 @@ def _request_digest(request: JobRequest, rows: Rows) -> str:
 
 
 def _warnings(request: JobRequest, recipe: Recipe, tally: RowTally) -> Iterator[str]:
+    if tally.rejected.lines:
+        first = json.loads(tally.rejected.lines[0])
+        yield (
+            f"{len(tally.rejected.lines)} rows cannot be rendered and are left out "
+            f"(rejected_rows.jsonl); the first: {first['where']}: {first['error']}"
+        )
     if tally.negative and not recipe.guided:
         yield (
             f"{tally.negative} rows have a negative prompt, which has no effect at guidance "

@@ -136,9 +136,12 @@ def _write_about(
         contact_sheet(first_pictures(store, tars)),
         content_type="image/png",
     )
-    if job.rows.template:
-        template = store.get(layout.template(job.rows.prefix))
-        store.put(layout.template_copy, template, content_type=_JSON)
+    for there, source, copy in (
+        (job.rows.template, layout.template(job.rows.prefix), layout.template_copy),
+        (job.rows.rejected, layout.rejected(job.rows.prefix), layout.rejected_copy),
+    ):
+        if there:
+            store.put(copy, store.get(source), content_type=_JSON)
     if index.complete:
         digest = hashlib.sha256(index_json).hexdigest()
         _put_text(store, layout.success, f"index.json sha256 {digest}\n".encode(), "text/plain")

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from jobs.recipe import Frozen, Name, Recipe, RecipeRequest
 from jobs.rows import Row
 from jobs.seeds import MAX_SEED, image_seed, repeat_seed
+from jobs.sources.reading import Reading
 from jobs.templates.expansion import Expansion
 
 #: Keys inside a shard have four digits, shards five (more where a job needs more).
@@ -48,6 +49,8 @@ class JobRequest(Frozen):
     #: Images that may fail before the job is stopped: a whole number of them, or a share of all
     #: below 1 (0.05: one in twenty). None: half of them, but never fewer than 1,000.
     max_failed_rows: int | float | None = None
+    #: How the prompt file is read: which column is what, and what becomes of bad rows.
+    source: Reading = Reading()
     #: The prompts are templates, and become rows like this; None: they are taken as they are.
     expand: Expansion | None = None
 
@@ -78,6 +81,8 @@ class Rows(Frozen):
     columns: dict[str, ColumnKind] = Field(default_factory=dict)
     #: Whether it is a template: then a row is a function of its number, and none is written.
     template: bool = False
+    #: Rows of the source that were left out: `rejected.jsonl` beside the pages says which, and why.
+    rejected: int = 0
 
 
 class Job(Frozen):

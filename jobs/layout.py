@@ -112,6 +112,16 @@ class JobLayout(Frozen):
         """The template that stands for the rows."""
         return f"{rows_prefix}template.json"
 
+    @staticmethod
+    def rejected(rows_prefix: str) -> str:
+        """The rows of the source that were left out."""
+        return f"{rows_prefix}rejected.jsonl"
+
+    @property
+    def rejected_copy(self) -> str:
+        """The same, as a part of the dataset."""
+        return f"{self.root}rejected_rows.jsonl"
+
     @property
     def template_copy(self) -> str:
         """The same, as a part of the dataset."""

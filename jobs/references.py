@@ -13,6 +13,8 @@ from jobs.settings import Settings
 #: What is kept in memory of a file; the rest is on disk.
 _IN_MEMORY = 1_000_000
 _CHUNK = 1 << 20
+#: Files that a folder of prompts may have.
+MAX_FILES = 10_000
 _HERE = "prompts_from"
 
 
@@ -43,6 +45,26 @@ class References:
             file.seek(0)
             yield cast(BinaryIO, file)
 
+    def listed(self, uri: str, tenant: str) -> list[str]:
+        """The names of the files under `uri`, which ends in a slash, in order.
+
+        Raises as `opened` does, and TooLarge where they are more than `MAX_FILES`.
+        """
+        bucket, folder = self._checked(uri, tenant)
+        client = self._connected()
+        found: list[str] = []
+        more: dict[str, str] = {}
+        while True:
+            page = self._ask(
+                lambda more=more: client.list_objects_v2(Bucket=bucket, Prefix=folder, **more), uri
+            )
+            found += [entry["Key"].removeprefix(folder) for entry in page.get("Contents", ())]
+            if len(found) > MAX_FILES:
+                raise TooLarge(f"the folder has more than {MAX_FILES} files", where=_HERE)
+            if not page.get("IsTruncated"):
+                return sorted(name for name in found if name and not name.endswith("/"))
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
     def close(self) -> None:
         """Let go of the connections."""
         if self._client is not None:
@@ -57,7 +79,7 @@ class References:
 
     def _checked(self, uri: str, tenant: str) -> tuple[str, str]:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
-        plain = all(part not in ("", ".", "..") for part in key.split("/"))
+        plain = all(part not in ("", ".", "..") for part in key.removesuffix("/").split("/"))
         if not uri.startswith("s3://") or not bucket or not plain:
             raise InvalidInput(
                 f"{uri[:80]!r} names no file in S3", where=_HERE, remedy="give s3://bucket/key"

@@ -1,25 +1,24 @@
-"""Rows: the lines of a prompt source, read as a stream and checked before any work starts."""
+"""Rows: what a prompt source becomes, each checked before any work starts."""
 
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
 from pydantic import Field
 
-from jobs.errors import BadText, InvalidInput, NothingToRender, TooLarge
+from jobs.errors import BadText, InvalidInput, NothingToRender
 from jobs.recipe import Frozen
 from jobs.seeds import MAX_SEED
 
 MAX_PROMPT = 8_000
 MAX_LINE = 1_000_000
 MAX_COLUMNS = 64
-SOURCES = ("text", "jsonl")
-SourceFormat = Literal["text", "jsonl"]
+#: Of a single row; a job's own `repeats` come on top.
+MAX_REPEATS = 10_000
 
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_NOT_YET_PER_ROW = frozenset({"width", "height", "steps", "guidance", "model", "repeats"})
+_NOT_YET_PER_ROW = frozenset({"width", "height", "steps", "guidance", "model"})
 
 Scalar = str | int | float | bool | None
 
@@ -30,43 +29,9 @@ class Row(Frozen):
     prompt: str
     negative_prompt: str = ""
     seed: int | None = None
+    #: As how many rows it counts; 1 once it is spooled.
+    repeats: int = 1
     extra: dict[str, Scalar] = Field(default_factory=dict)
-
-
-def read_rows(lines: BinaryIO, source: SourceFormat, name: str) -> Iterator[Row]:
-    """Rows of a text or JSONL stream; raises InvalidInput naming file and line.
-
-    Memory is bounded by one line of at most `MAX_LINE` bytes. Blank lines end a text file's rows
-    only at its end; elsewhere they are refused, because a row number must stay a line number.
-    """
-    blank = 0
-    found = False
-    for number, line in _lines(lines, name):
-        if not line.strip():
-            blank = blank or number
-            continue
-        if blank:
-            raise NothingToRender(
-                "the line is blank", where=f"{name}, line {blank}", remedy="remove it"
-            )
-        found = True
-        where = f"{name}, line {number}"
-        yield text_row(line, where) if source == "text" else _json_row(line, where)
-    if not found:
-        raise NothingToRender("there is no prompt in it", where=name, remedy="one prompt a line")
-
-
-def read_inline(values: Iterable[str | dict[str, Any]]) -> Iterator[Row]:
-    """Rows given in a request's body: each a prompt or an object as in JSONL."""
-    found = False
-    for number, value in enumerate(values, start=1):
-        found = True
-        where = f"prompts, row {number}"
-        yield text_row(value, where) if isinstance(value, str) else object_row(value, where)
-    if not found:
-        raise NothingToRender(
-            "there is no prompt in it", where="prompts", remedy="give at least one"
-        )
 
 
 def text_row(line: str, where: str) -> Row:
@@ -78,7 +43,7 @@ def text_row(line: str, where: str) -> Row:
 
 
 def object_row(value: dict[str, Any], where: str) -> Row:
-    """A row of an object: `prompt`, and by choice `seed`, `negative_prompt`, own columns."""
+    """A row of an object: `prompt`, by choice `negative_prompt`, `seed`, `repeats`, own columns."""
     rest = dict(value)
     if "prompt" not in rest:
         raise InvalidInput(
@@ -94,52 +59,9 @@ def object_row(value: dict[str, Any], where: str) -> Row:
         prompt=prompt,
         negative_prompt="" if negative is None else _text(negative, where, "negative_prompt"),
         seed=_seed(rest.pop("seed", None), where),
+        repeats=_repeats(rest.pop("repeats", None), where),
         extra=_extra(rest, where),
     )
-
-
-def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    number = 0
-    while raw := stream.readline(MAX_LINE + 1):
-        number += 1
-        where = f"{name}, line {number}"
-        if len(raw) > MAX_LINE:
-            raise TooLarge(f"the line is longer than {MAX_LINE} bytes", where=where)
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        try:
-            yield number, raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise InvalidInput(
-                f"byte {error.start + 1} of the line is not UTF-8",
-                where=where,
-                remedy="save the file as UTF-8",
-            ) from error
-
-
-def _json_row(line: str, where: str) -> Row:
-    try:
-        value = json.loads(line, object_pairs_hook=_no_twins, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise InvalidInput("the JSON is nested too deeply", where=where) from error
-    except ValueError as error:
-        raise InvalidInput(
-            f"this is not JSON: {error}"[:200], where=where, remedy="one JSON object a line"
-        ) from error
-    if not isinstance(value, dict):
-        raise InvalidInput("this is not a JSON object", where=where, remedy='{"prompt": "..."}')
-    return object_row(value, where)
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a field is given twice")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
 
 
 def _text(value: object, where: str, field: str) -> str:
@@ -173,6 +95,16 @@ def _seed(value: object, where: str) -> int | None:
             f"seed {str(value)[:40]} is not a whole number from 0 to {MAX_SEED}",
             where=where,
             remedy="leave it out to have one drawn from the job's seed",
+        )
+    return value
+
+
+def _repeats(value: object, where: str) -> int:
+    if value is None:
+        return 1
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_REPEATS:
+        raise InvalidInput(
+            f"repeats {str(value)[:40]} is not a whole number from 1 to {MAX_REPEATS}", where=where
         )
     return value
 

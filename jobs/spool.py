@@ -31,7 +31,8 @@ def spool_rows(store: Store, rows: Iterable[Row], prefix: str) -> Rows:
         while some := list(islice(source, PAGE_ROWS)):
             for number, row in enumerate(some, start=count + 1):
                 _note_columns(columns, row, number)
-            data = b"".join(row.model_dump_json().encode() + b"\n" for row in some)
+            lines = (row.model_dump_json(exclude={"repeats"}).encode() for row in some)
+            data = b"".join(line + b"\n" for line in lines)
             digest.update(data)
             store.put(JobLayout.page(prefix, page), data, content_type="application/jsonl")
             count, page = count + len(some), page + 1

@@ -145,6 +145,10 @@ def _spooled(
     try:
         if tally.template is None:
             found = spool_rows(store, iter(tally), folder)
+            if tally.rejected.lines:
+                lines = b"".join(tally.rejected.lines)
+                store.put(JobLayout.rejected(folder), lines, content_type="application/jsonl")
+                found = found.model_copy(update={"rejected": len(tally.rejected.lines)})
         else:
             found = spool_template(store, tally.template, folder)
         job = draft_job(layout, request, recipe, found, tally, now_ms)

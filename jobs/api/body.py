@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastapi import Request
@@ -14,7 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from jobs.api.problems import Refused
 from jobs.errors import InvalidInput, TooLarge
-from jobs.rows import SourceFormat
+from jobs.sources.reading import SUFFIXES, SourceFormat, format_of
 
 #: Bytes of a JSON body, and of an uploaded prompt file with its form.
 JSON_MAX = 8_000_000
@@ -23,7 +22,6 @@ UPLOAD_MAX = 16_000_000_000
 PART_MAX = 64_000
 #: Fields of a form of the page: its own, and a weight for each style.
 FIELDS_MAX = 200
-SOURCES: dict[str, SourceFormat] = {".txt": "text", ".jsonl": "jsonl"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +152,12 @@ def parse_object(text: bytes | str, where: str) -> dict[str, Any]:
 
 def checked_source(name: str, where: str) -> SourceFormat:
     """What kind of prompt file it is by its name; raises InvalidInput for another one."""
-    source = SOURCES.get(Path(name).suffix.lower())
+    source = format_of(name)
     if source is None:
         raise InvalidInput(
             f"a prompt file named {name[-40:]!r} is of no known kind",
             where=where,
-            remedy="name it .txt (a prompt a line) or .jsonl (an object a line)",
+            remedy=f"name it {', '.join(SUFFIXES)}",
         )
     return source
 
@@ -227,7 +225,7 @@ def _form_parts(form: FormData) -> tuple[str, PromptFile]:
         raise InvalidInput(
             "the prompt file is missing",
             where="prompts",
-            remedy="send a part named prompts with a file name in .txt or .jsonl",
+            remedy=f"send a part named prompts with a file name in {', '.join(SUFFIXES)}",
         )
     name = prompts.filename or ""
     return job, PromptFile(name[-80:], checked_source(name, "prompts"), prompts.file)

@@ -15,7 +15,9 @@ from jobs.api.services import Services, UsesServices
 from jobs.errors import InvalidInput, TooLarge
 from jobs.estimate import estimate_of
 from jobs.job import DryRun, Estimate, JobRequest, Submission
-from jobs.rows import Row, read_inline, read_rows
+from jobs.rows import Row
+from jobs.sources.reading import SourceRows, read_inline, read_rows
+from jobs.sources.stored_folders import folder_records
 from jobs.submit import dry_run_job
 from jobs.templates.expansion import MAX_COUNT, TemplateRequest
 from jobs.templates.template import Template
@@ -44,7 +46,7 @@ _BODY = {
                         "type": "object",
                         "required": ["uri"],
                         "additionalProperties": False,
-                        "description": "A file in S3, where FEWSTEP_PROMPT_SOURCES allows",
+                        "description": "A file or folder/ in S3, where the operator allows",
                         "properties": {
                             "uri": {"type": "string", "examples": ["s3://inbox/ann/rows.jsonl"]},
                             "etag": {"type": "string", "description": "409 where it is another"},
@@ -76,7 +78,7 @@ _BODY = {
                     "prompts": {
                         "type": "string",
                         "contentMediaType": "application/octet-stream",
-                        "description": "A file named .txt (a prompt a line) or .jsonl",
+                        "description": "A file named .txt, .jsonl, .csv, .tsv, .parquet or .tar",
                     },
                 },
             },
@@ -128,7 +130,7 @@ async def submit(
     if is_form(request):
         async with read_form(request) as (text, prompts):
             job = job_request(parse_object(text, "job"))
-            rows = read_rows(prompts.file, prompts.source, prompts.name)
+            rows = read_rows(prompts.file, prompts.source, prompts.name, job.source)
             done = await run_in_threadpool(submit_rows, services, job, rows, key, glimpse)
     else:
         body = await read_object(request)
@@ -159,9 +161,18 @@ def _submit_body(
         return submit_rows(services, job, rows, key, glimpse)
     job, place = job_request(_object(body.get("job", {}), "job")), body["prompts_from"]
     uri, etag = _reference(place)
+    references, tenant = services.house.references, services.tenant
+    if uri.endswith("/"):
+        if etag is not None:
+            raise InvalidInput("a folder has no etag", where="prompts_from", remedy="leave it out")
+        rows = SourceRows(
+            folder_records(references, uri, tenant, job.source), uri[-80:], job.source
+        )
+        return submit_rows(services, job, rows, key, glimpse)
     source = checked_source(uri, "prompts_from")
-    with services.house.references.opened(uri, etag, services.tenant) as file:
-        return submit_rows(services, job, read_rows(file, source, uri[-80:]), key, glimpse)
+    with references.opened(uri, etag, tenant) as file:
+        found = read_rows(file, source, uri[-80:], job.source)
+        return submit_rows(services, job, found, key, glimpse)
 
 
 def submit_rows(
@@ -198,7 +209,7 @@ def template_of(value: Any) -> Template:
         raise_invalid(error, "template")
 
 
-def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterator[Row]]:
+def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterable[Row]]:
     job, prompts = _object(body.get("job", {}), "job"), body.get("prompts")
     if not isinstance(prompts, list):
         raise InvalidInput("this is not a list", where="prompts", remedy='["a red circle", ...]')
@@ -208,7 +219,8 @@ def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterator[Row]]:
             where="prompts",
             remedy="use a prompt file: a multipart form with a part prompts",
         )
-    return job_request(job), read_inline(_checked(prompts))
+    request = job_request(job)
+    return request, read_inline(_checked(prompts), request.source)
 
 
 def _reference(place: Any) -> tuple[str, str | None]:

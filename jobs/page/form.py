@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
@@ -14,7 +14,8 @@ from jobs.catalog import Catalog
 from jobs.errors import InvalidInput
 from jobs.items import Item
 from jobs.job import Job, JobRequest
-from jobs.rows import Row, SourceFormat, read_rows
+from jobs.rows import Row
+from jobs.sources.reading import SourceFormat, read_rows
 from jobs.templates.template import Template
 
 _TEXTS = ("name", "format")
@@ -54,7 +55,7 @@ def request_from(values: Mapping[str, str]) -> JobRequest:
     return job_request(given | {"recipe": recipe})
 
 
-def rows_from(form: FormData, values: Mapping[str, str]) -> Iterator[Row] | Template:
+def rows_from(form: FormData, values: Mapping[str, str]) -> Iterable[Row] | Template:
     """The rows of the text or of the file, or the text as a template of many.
 
     Raises InvalidInput where both are given.

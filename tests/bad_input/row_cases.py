@@ -83,8 +83,8 @@ FILES = [
         "line 1|meta|finite",
         b'{"prompt": "a", "meta": [{"a": 1e999}]}',
     ),
-    file("parquet", "prompts|.txt|.jsonl", b"PAR1", filename="rows.parquet"),
-    file("unknown kind", "prompts|.txt|.jsonl", b"a", filename="rows.csv"),
+    file("parquet", "rows.parquet|cannot be read", b"PAR1", filename="rows.parquet"),
+    file("unknown kind", "prompts|.txt|.jsonl|.csv", b"a", filename="rows.xls"),
     file("path as a name", "no prompt", b"", filename="../../etc/passwd.txt", code="empty"),
     Case("no file", 422, "invalid_input", "prompts|missing", send={"files": {"job": (None, "{}")}}),
     Case(

@@ -25,7 +25,8 @@ class Input:
     absent: str = ""
 
 
-NO_FILE_KINDS = "the API reads .txt and .jsonl; the client reads its user's own parquet, row by row"
+SOURCES = "tests/jobs/test_sources.py"
+_OTHER = f"{SOURCES}::test_a_parquet_file_with_other_columns_is_named"
 INPUTS = (
     Input("NaN in a number", ("NaN",)),
     Input("1e999 in a number", ("1e999", "1e999 in a column")),
@@ -75,11 +76,14 @@ INPUTS = (
         "a prompt file changed after submission",
         tests=("tests/jobs/test_api_house.py::test_a_prompt_file_of_another_version_is_refused",),
     ),
-    Input("a parquet bomb", ("parquet",), absent=NO_FILE_KINDS),
-    Input("parquet without prompts", absent=NO_FILE_KINDS),
-    Input("parquet with a column of another type", absent=NO_FILE_KINDS),
-    Input("parquet with nulls", absent=NO_FILE_KINDS),
-    Input("parquet encrypted or cut", absent=NO_FILE_KINDS),
+    Input(
+        "a parquet bomb",
+        tests=(f"{SOURCES}::test_a_parquet_bomb_ends_its_own_process_alone",),
+    ),
+    Input("parquet without prompts", tests=(_OTHER,)),
+    Input("parquet with a column of another type", tests=(_OTHER,)),
+    Input("parquet with nulls", tests=(_OTHER,)),
+    Input("parquet encrypted or cut", ("parquet",), (_OTHER,)),
     Input("a line beyond a megabyte", ("long line", "long line at the end of many")),
     Input("mixed ends of lines", tests=(f"{ACCEPTED}::test_line_ends_may_be_mixed",)),
     Input("a bad line far down", ("late bad line",)),

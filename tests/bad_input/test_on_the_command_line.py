@@ -35,9 +35,12 @@ RENDER = "render {folder}/prompts.txt --out {folder}/out"
 COMMANDS = [
     Command("file missing", "render {folder}/no.txt --out {folder}/out", 2, "no.txt|No such file"),
     Command(
-        "file is a folder", "render {folder}/dir.txt --out {folder}/out", 2, "dir.txt|director"
+        "file is a folder",
+        "render {folder}/dir.txt --out {folder}/out",
+        2,
+        "dir.txt|no prompt file",
     ),
-    Command("parquet", "render {folder}/a.parquet --out {folder}/out", 2, "a.parquet|.jsonl"),
+    Command("parquet", "render {folder}/a.parquet --out {folder}/out", 2, "a.parquet|be read"),
     Command("option unknown", "render {folder}/prompts.txt --stpes 4", 2, "stpes"),
     Command("no such command", "rendr", 2, "rendr"),
     Command("store's address", RENDER, 3, "nonsense|http", {STORE: "nonsense", **KEYS}),

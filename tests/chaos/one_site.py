@@ -14,9 +14,9 @@ from jobs.layout import JobLayout, layout_of
 from jobs.manifest import Manifest
 from jobs.queue_values import QueueJob
 from jobs.redis_client import control_client
-from jobs.rows import read_rows
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
+from jobs.sources.reading import read_rows
 from jobs.specs import read_job
 from jobs.store import Store
 from jobs.submit import submit_job

@@ -18,9 +18,9 @@ from jobs.catalog import load_catalog
 from jobs.job import JobRequest
 from jobs.recipe import Recipe
 from jobs.redis_client import control_client
-from jobs.rows import read_rows
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
+from jobs.sources.reading import read_rows
 from jobs.store import Store
 from jobs.submit import submit_job
 from tests.chaos.world import RECIPE, TENANT, chaos_catalog

@@ -64,7 +64,7 @@ FILES = [
     ("field.jsonl", b'{"promt": "a"}\n', "line 1", '"prompt" is missing'),
     ("seed.jsonl", b'{"prompt": "a", "seed": 4294967296}\n', "line 1", "seed"),
     ("long.txt", b"a" * 8001, "line 1", "8000"),
-    ("table.csv", b"prompt\na\n", "table.csv", ".jsonl"),
+    ("table.xls", b"prompt\na\n", "table.xls", ".jsonl"),
 ]
 
 

@@ -155,7 +155,7 @@ def test_errors_come_back_as_the_server_means_them(
     ("name", "content", "says"),
     [
         ("rows.txt", None, "No such file"),
-        ("rows.csv", b"a", r"\.txt.*\.jsonl"),
+        ("rows.xls", b"a", r"\.txt.*\.jsonl"),
         ("rows.txt", b"", "no prompt"),
         ("rows.jsonl", b'{"prompt": "a"}\n{', "rows.jsonl, line 2"),
     ],

@@ -20,7 +20,7 @@ ROOM = 48 * MIB
 READ = f"""
 import os, resource, sys
 from jobs.errors import InvalidInput
-from jobs.rows import read_rows
+from jobs.sources.reading import read_rows
 
 
 def peak():

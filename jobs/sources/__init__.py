@@ -1,0 +1,1 @@
+"""Sources: files of prompts of every kind, read as records and checked as rows."""
