@@ -12,6 +12,7 @@ import fewstep
 from fewstep import (
     cli_compare,
     cli_distill,
+    cli_export,
     cli_house,
     cli_jobs,
     cli_keys,
@@ -63,6 +64,7 @@ app = typer.Typer(
 )
 cli_render.add_to(app)
 cli_preview.add_to(app)
+cli_export.add_to(app)
 cli_jobs.add_to(app)
 cli_look.add_to(app)
 cli_compare.add_to(app)

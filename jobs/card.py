@@ -1,10 +1,10 @@
 """The dataset card: what a dataset holds, how it was made, and how to read it."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
+from jobs.card_form import plain, quoted, table, yaml_list
 from jobs.dataset_index import DatasetIndex
 from jobs.job import Job
 from jobs.layout import SPLIT
@@ -44,7 +44,7 @@ from pathlib import Path
 import pyarrow.dataset
 
 tables = sorted(Path("THIS_FOLDER/train").glob("*.parquet"))
-rows = pyarrow.dataset.dataset([str(path) for path in tables]).to_table()
+rows = pyarrow.dataset.dataset([str(path) for path in tables]).totable()
 ```
 
 `index.json` lists the shards with their digests; `timing.json` says where the time went. A tar's
@@ -64,7 +64,7 @@ def dataset_card(
 
     `ended`: why the job ended before all its images were accounted for.
     """
-    title = _plain(job.name) or f"fewstep job {job.id}"
+    title = plain(job.name) or f"fewstep job {job.id}"
     extension = "jpg" if job.format == "jpeg" else job.format
     return "\n".join(
         [
@@ -79,9 +79,11 @@ def dataset_card(
             *_shortcomings(index, ended),
             *_left_out(job),
             "",
-            *_table("How they were made", _recipe_facts(job, manifests)),
-            *_table("Licences of the weights", _licence_facts(job, licences)),
-            *_table("Time", _timing_facts(timing)),
+            "![The first pictures](previews/contact_sheet.png)",
+            "",
+            *table("How they were made", recipe_facts(job, manifests)),
+            *table("Licences of the weights", _licence_facts(job, licences)),
+            *table("Time", _timing_facts(timing)),
             _READING.format(extension=extension),
         ]
     )
@@ -111,16 +113,16 @@ def _front_matter(
     job: Job, title: str, extension: str, index: DatasetIndex, licences: Mapping[str, str]
 ) -> list[str]:
     return [
-        f"pretty_name: {_quoted(title)}",
-        *_yaml_list("license", sorted(set(licences.values())) or ["unknown"]),
-        *_yaml_list("task_categories", ["text-to-image"]),
-        *_yaml_list("tags", ["synthetic", "text-to-image", "webdataset", "fewstep"]),
-        *_yaml_list("size_categories", [_size(index.ok)]),
+        f"pretty_name: {quoted(title)}",
+        *yaml_list("license", sorted(set(licences.values())) or ["unknown"]),
+        *yaml_list("task_categories", ["text-to-image"]),
+        *yaml_list("tags", ["synthetic", "text-to-image", "webdataset", "fewstep"]),
+        *yaml_list("size_categories", [size_category(index.ok)]),
         "configs:",
         "- config_name: default",
         "  data_files:",
         f"  - split: {SPLIT}",
-        f"    path: {_quoted(f'{SPLIT}/*.tar')}",
+        f"    path: {quoted(f'{SPLIT}/*.tar')}",
         "dataset_info:",
         "- config_name: default",
         "  features:",
@@ -146,7 +148,8 @@ def _features(job: Job, extension: str) -> list[str]:
     return lines
 
 
-def _recipe_facts(job: Job, manifests: Sequence[Manifest]) -> Iterable[tuple[str, str]]:
+def recipe_facts(job: Job, manifests: Sequence[Manifest]) -> Iterable[tuple[str, str]]:
+    """Names and values of all that decided the pixels."""
     recipe = job.recipe
     adapters = [recipe.accelerator] if recipe.accelerator else []
     yield (
@@ -189,25 +192,8 @@ def _timing_facts(timing: Timing) -> Iterable[tuple[str, str]]:
         yield "held up by", timing.bottleneck.says
 
 
-def _table(title: str, facts: Iterable[tuple[str, str]]) -> list[str]:
-    rows = [f"| {name} | {_plain(value).replace('|', '/')} |" for name, value in facts]
-    return [f"## {title}", "", "| | |", "|---|---|", *rows, ""] if rows else []
-
-
-def _yaml_list(name: str, values: Iterable[str]) -> list[str]:
-    return [f"{name}:", *(f"- {_quoted(value)}" for value in values)]
-
-
-def _quoted(text: str) -> str:
-    """A JSON string is a YAML string too, as long as every letter can be printed."""
-    return json.dumps(_plain(text), ensure_ascii=False)
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
-
-
-def _size(pictures: int) -> str:
+def size_category(pictures: int) -> str:
+    """The Hub's word for so many pictures."""
     for bound, name in _SIZES + _MORE_SIZES:
         if pictures < bound:
             return name

@@ -8,6 +8,7 @@ from pydantic import Field
 from jobs.card import dataset_card
 from jobs.catalog import Catalog
 from jobs.contact_sheet import contact_sheet, first_pictures
+from jobs.croissant import croissant
 from jobs.dataset_index import DatasetIndex, index_of
 from jobs.discard import remove_remains, shard_number
 from jobs.errors import Conflict
@@ -129,6 +130,8 @@ def _write_about(
     tars = [(layout.root + shard.name, shard.bytes) for shard in index.shards if shard.ok]
     _put_text(store, layout.index, index_json, _JSON)
     _put_text(store, layout.timing, timing.model_dump_json(indent=1).encode(), _JSON)
+    about = croissant(job, index, hashlib.sha256(index_json).hexdigest(), facts.licences)
+    _put_text(store, layout.croissant, about.encode(), "application/ld+json")
     card = dataset_card(job, index, timing, found.every, facts.licences, ended)
     _put_text(store, layout.card, card.encode(), "text/markdown; charset=utf-8")
     store.put(

@@ -128,6 +128,11 @@ class JobLayout(Frozen):
         return f"{self.root}template.json"
 
     @property
+    def croissant(self) -> str:
+        """The dataset's metadata for machines."""
+        return f"{self.root}croissant.json"
+
+    @property
     def index(self) -> str:
         """The list of shards."""
         return f"{self.root}index.json"
