@@ -6,7 +6,8 @@ import traceback
 
 from jobs.job import Image
 from jobs.records import TRACEBACK_MAX, ImageRecord, Picture
-from workers.encode import EXTENSIONS, encode, settings_of
+from workers.encode import EXTENSIONS, encode
+from workers.provenance import settings_of
 from workers.rendered import Rendered
 from workers.work import Work
 

@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL.ExifTags import Base
 
 from workers.encode import encode
 from workers.png import png_file
+from workers.provenance import parameters
 
 
 @pytest.fixture
@@ -48,16 +50,63 @@ def test_the_same_bytes_again(pixels: NDArray[np.uint8], form: str) -> None:
     assert first == second
 
 
+HARD = ["a red circle", "日本 🎨", "\x01" * 8000, "z" * 8000, "&<\">'\ufffe\x85\n", "🎨" * 8000]
+ATTRIBUTE = "{{{}}}{}".format
+IPTC = ATTRIBUTE("http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "DigitalSourceType")
+
+
+def told_by_xmp(data: bytes) -> dict[str, str]:
+    """The properties in a file's XMP packet, by their full names."""
+    picture = Pillow.open(io.BytesIO(data))
+    found = picture.info.get("xmp") or picture.info["XML:com.adobe.xmp"]
+    text = found if isinstance(found, str) else found.decode()
+    (description,) = ElementTree.fromstring(text.encode()).iter(
+        ATTRIBUTE("http://www.w3.org/1999/02/22-rdf-syntax-ns#", "Description")
+    )
+    return dict(description.attrib)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("prompt", HARD, ids=range(len(HARD)))
+def test_every_file_says_that_a_model_made_it(
+    pixels: NDArray[np.uint8], form: str, prompt: str
+) -> None:
+    data = encode(pixels, form, 90, settings(prompt))  # type: ignore[arg-type]
+    told = told_by_xmp(data)
+    assert told[IPTC].endswith("/digitalsourcetype/trainedAlgorithmicMedia")
+    assert told[ATTRIBUTE("http://ns.adobe.com/xap/1.0/", "CreatorTool")] == "fewstep 0"
+
+
 @pytest.mark.parametrize("form", ["jpeg", "webp"])
-@pytest.mark.parametrize("prompt", ["a red circle", "日本 🎨", "\x01" * 8000, "z" * 8000])
-def test_the_comment_tells_how(pixels: NDArray[np.uint8], form: str, prompt: str) -> None:
+@pytest.mark.parametrize("prompt", HARD, ids=range(len(HARD)))
+def test_comment_and_xmp_tell_how(pixels: NDArray[np.uint8], form: str, prompt: str) -> None:
     """Also where the prompt would not fit: it is cut, and says so."""
     data = encode(pixels, form, 90, settings(prompt))  # type: ignore[arg-type]
-    comment = Pillow.open(io.BytesIO(data)).getexif()[Base.UserComment]
-    told = json.loads(comment[8:].decode("utf-16-be"))
+    told = json.loads(told_by_xmp(data)[ATTRIBUTE("urn:fewstep:", "settings")])
     assert told["seed"] == 7
     assert prompt.startswith(told["prompt"])
     assert told.get("cut", False) == (told["prompt"] != prompt)
+    comment = Pillow.open(io.BytesIO(data)).getexif()[Base.UserComment]
+    text = comment.removeprefix(b"UNICODE\x00").decode("utf-16-be")
+    assert text.startswith(told["prompt"])
+    assert "Seed: 7" in text.rpartition("\n")[2]
+
+
+def test_web_uis_find_what_they_fill_in() -> None:
+    """The prompt, `Negative prompt: `, and one last line of names and values."""
+    made = settings("a red circle") | {"negative_prompt": "blur", "model_sha256": "ab" * 32}
+    prompt, negative, facts = parameters(made).split("\n")
+    assert (prompt, negative) == ("a red circle", "Negative prompt: blur")
+    assert dict(fact.split(": ") for fact in facts.split(", ")) == {
+        "Steps": "4",
+        "Sampler": "LCM",
+        "CFG scale": "1.0",
+        "Seed": "7",
+        "Size": "48x64",
+        "Model hash": "ab" * 5,
+        "Model": "tiny",
+        "Version": "fewstep-0",
+    }
 
 
 @pytest.mark.parametrize("form", ["jpeg", "webp"])
