@@ -37,6 +37,11 @@ class Grid(Frozen):
     guidance: tuple[float | None, ...] = Field(default=(None,), min_length=1, strict=False)
     styles: tuple[dict[Name, float], ...] = Field(default=({},), min_length=1, strict=False)
 
+    @property
+    def count(self) -> int:
+        """How many rows it makes."""
+        return len(self.styles) * len(self.sampler) * len(self.guidance) * len(self.steps)
+
     def rows(self, model: str) -> list[Row]:
         """Its rows, the last list changing fastest."""
         return [
@@ -84,12 +89,14 @@ class Plan(Frozen):
 
     @model_validator(mode="after")
     def _is_one_table(self) -> Self:
+        # Counted before they are made: four lists of a thousand are 10^12.
+        count = sum(grid.count for grid in self.rows)
+        if count > ROWS_MAX:
+            raise ValueError(f"{count} rows, at most {ROWS_MAX}")
         names = [row.name for row in self.spread("tiny")]
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise ValueError(f"two rows are called {twice[0]!r}; give their tables names")
-        if len(names) > ROWS_MAX:
-            raise ValueError(f"{len(names)} rows, at most {ROWS_MAX}")
         if self.reference >= len(names):
             raise ValueError(f"reference is {self.reference}, but there are {len(names)} rows")
         return self
@@ -105,10 +112,11 @@ def read_plan(path: Path | None = None) -> Plan:
         return Plan.model_validate(tomllib.loads(text))
     except OSError as error:
         raise _bad(path, f"it cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _bad(path, f"it is no TOML: {error}") from error
     except ValidationError as error:
         raise _bad(path, _first(error.errors()[0])) from error
+    # Not TOMLDecodeError alone: a number of 5,000 digits is a plain ValueError.
+    except (ValueError, RecursionError) as error:
+        raise _bad(path, f"it is no TOML: {error}") from error
 
 
 def _bad(path: Path | None, what: str) -> InvalidInput:

@@ -1,5 +1,6 @@
 """`index.json`: the shards that make up a finished dataset. Readers outside trust this."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -66,15 +67,27 @@ class DatasetIndex(Frozen):
 def cover(manifests: Iterable[Manifest]) -> list[Manifest]:
     """The manifests that make up the dataset: a whole shard rather than its parts.
 
-    Both may exist where a claim that was believed dead committed after its unit was split.
+    Both may exist where a claim that was believed dead committed after its unit was split; so may
+    parts of two splits, whose bounds need not meet. Chosen are those that together have the most
+    images, and of such choices the one with the fewest manifests.
     """
+    ordered = sorted(manifests, key=lambda one: (one.stop, one.first))
+    stops = [one.stop for one in ordered]
+    # By how many of them are looked at: images and, less is more, manifests of the best choice.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for number, one in enumerate(ordered):
+        before = bisect_right(stops, one.first, hi=number)
+        images, count = best[before]
+        best.append(max(best[-1], (images + one.stop - one.first, count - 1)))
     chosen: list[Manifest] = []
-    at = 0
-    for one in sorted(manifests, key=lambda one: (one.first, -one.stop)):
-        if one.first >= at:
-            chosen.append(one)
-            at = one.stop
-    return chosen
+    number = len(ordered)
+    while number:
+        if best[number] == best[number - 1]:
+            number -= 1
+            continue
+        chosen.append(ordered[number - 1])
+        number = bisect_right(stops, ordered[number - 1].first, hi=number - 1)
+    return chosen[::-1]
 
 
 def gaps(chosen: Sequence[Manifest], images: int) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
-from jobs.errors import InvalidInput
+from jobs.errors import InvalidInput, TooLarge
 from jobs.job import MAX_OBJECTS, MAX_SHARDS, Job, JobRequest, Rows, choose_shard_images
 from jobs.keys import Quota
 from jobs.layout import JobLayout
@@ -16,6 +16,7 @@ from jobs.recipe import Recipe
 from jobs.rows import Row
 from jobs.seeds import MAX_SEED, repeat_seed
 from jobs.sources.reading import Rejected, SourceRows
+from jobs.templates.row_templates import MAX_EXPANDED as MAX_ROWS
 from jobs.templates.row_templates import expanded
 from jobs.templates.template import Template
 
@@ -42,6 +43,12 @@ class RowTally:
 
     def __iter__(self) -> Iterator[Row]:
         for number, row in enumerate(self._rows):
+            if number >= MAX_ROWS:
+                raise TooLarge(
+                    f"more than {MAX_ROWS} rows",
+                    where="prompts",
+                    remedy="submit them in several jobs, or as a template, which writes no rows",
+                )
             self.negative += bool(row.negative_prompt)
             self.long += len(row.prompt.split()) > CLIP_WORDS
             if number in self._glimpse:

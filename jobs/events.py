@@ -20,7 +20,7 @@ START = "0-0"
 #: Longest wait for news in one read; less than the socket timeout of a client.
 MAX_BLOCK_MS = 2_000
 
-_ID = re.compile(r"(\d{1,20})-(\d{1,20})")
+_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _COUNTS = ("images", "done", "failed", "dead")
 _NAMED = frozenset({"type", "job", "unit", "time", *_COUNTS})
 

@@ -78,7 +78,7 @@ def _recover(
     if course.state == "refused":
         return False
     if course.state == "cancel":
-        return _cancelled(store, queue, layout, queue_id, course)
+        return _cancelled(store, queue, layout, queue_id, course, quota)
     if known is None or known.restoring:
         accepted = read_accepted(store, layout.prefix, layout.tenant, queue_id)
         # Before the queue holds it: whatever does not read must not leave it held.
@@ -111,16 +111,21 @@ def _remind(
 
 
 def _cancelled(
-    store: Store, queue: ShardQueue, layout: JobLayout, queue_id: str, course: Course
+    store: Store,
+    queue: ShardQueue,
+    layout: JobLayout,
+    queue_id: str,
+    course: Course,
+    quota: Quota | None,
 ) -> bool:
     """Have a cancelled job ended; whether the queue did not know it. No unit of it is handed out:
     it is cancelled while it is held for its restoring, and nothing is restored of it."""
     known = queue.job(queue_id)
     new = known is None or known.restoring
     if new:
-        # No quota: there is nothing to share out any more.
-        order = order_of_accepted(read_accepted(store, layout.prefix, layout.tenant, queue_id))
-        queue.submit(order, restoring=True)
+        accepted = read_accepted(store, layout.prefix, layout.tenant, queue_id)
+        # With the quota, though nothing is shared out: what it says holds for the whole tenant.
+        queue.submit(order_of_accepted(accepted, quota), restoring=True)
     # Also where the queue went back to before it was told.
     queue.state(queue_id, "cancel", discard=course.discard)
     if new:

@@ -141,6 +141,12 @@ def _as_json(value: object, where: str, key: str) -> str:
         raise InvalidInput(f"{key} holds a number that is not finite", where=where) from error
     except RecursionError as error:
         raise InvalidInput(f"{key} is nested too deeply", where=where) from error
+    if len(text) > MAX_PROMPT:
+        raise InvalidInput(
+            f"{key} is longer than {MAX_PROMPT} letters as JSON",
+            where=where,
+            remedy="leave it out, or keep it in a file of your own beside a key",
+        )
     return writable(text, where, key)
 
 

@@ -30,6 +30,10 @@ PERIOD_S = 0.5
 BEAT_S = 2.0
 #: A step may take so much of the processor's time until the next; beyond it, steps are rarer.
 SHARE = 0.05
+#: But never so rare that what a step says of the pool runs out before the next.
+LONGEST_S = 5.0
+#: After so long a renderer that was told to drain and does not say so has forgotten it.
+TOLD_S = 60.0
 
 
 @dataclass
@@ -50,6 +54,8 @@ class Scheduler:
     _bases: dict[str, str] = field(default_factory=dict)
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
+    #: Renderer -> when it was told to drain.
+    _drained_at: dict[str, float] = field(default_factory=dict)
     _told_at: float = float("-inf")
     _working: Mapping[str, int] = field(default_factory=dict)
     #: What renderers said when they were last asked: they beat far less often than we step.
@@ -69,7 +75,7 @@ class Scheduler:
                 self.step()
             except (FewstepError, RedisError, RayError) as error:
                 log.warning("step_failed error=%s", error)
-            stop.wait(max(PERIOD_S, (time.thread_time() - began) / SHARE))
+            stop.wait(min(LONGEST_S, max(PERIOD_S, (time.thread_time() - began) / SHARE)))
         for thread in (beats, *chores):
             thread.join()
 
@@ -109,6 +115,8 @@ class Scheduler:
         """What waits, who is there, and how many may be."""
         jobs, beats = self.queue.open_jobs(), self._look()
         actors = self.pool.actors()
+        for gone in self._drained_at.keys() - {actor.name for actor in actors}:
+            del self._drained_at[gone]
         self._loads |= beats.loads
         self._working = beats.working
         demands = self._demands(jobs, {actor.engine_key for actor in actors}, beats)
@@ -116,7 +124,7 @@ class Scheduler:
             RendererFact(
                 actor.name,
                 actor.engine_key,
-                draining=actor.name in beats.draining,
+                draining=actor.name in beats.draining or self._was_told(actor.name),
                 idle=actor.name in beats.idle,
             )
             for actor in actors
@@ -134,6 +142,14 @@ class Scheduler:
             caps=self.queue.tenant_caps(),
         )
 
+    def _was_told(self, name: str) -> bool:
+        """Whether a renderer was told to drain of late: it says so itself at its next beat only."""
+        told = self._drained_at.get(name)
+        if told is not None and self.clock() - told > TOLD_S:
+            del self._drained_at[name]
+            return False
+        return told is not None
+
     def _look(self) -> Beats:
         if self.clock() - self._asked_at >= BEAT_S:
             self._beats = Beats.of(self.queue.renderers_of(BEAT_FIELDS))
@@ -144,6 +160,7 @@ class Scheduler:
         """Start and drain as decided."""
         for name in decision.drain:
             self.pool.drain(name)
+            self._drained_at[name] = self.clock()
             self.queue.note_pool_change("drained", name)
         for engine_key, count in decision.start.items():
             recipe = self._recipes.get(engine_key)

@@ -77,7 +77,8 @@ class Base:
 
         One picture at a time: the numbers then never depend on what else a step takes.
         """
-        name = f"{picture.tar}:{picture.key}"
+        # By its place: a key may come twice in a tar.
+        name = f"{picture.tar}:{picture.offset}"
         if name in self._kept:
             return self._kept[name]
         vae = self.engine.vae

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import tarfile
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.errors import InvalidInput
 from jobs.exports.asked import Export
 from jobs.exports.samples import Sample
 from jobs.job import ColumnKind
@@ -21,7 +23,10 @@ from jobs.shard_tar import row_json
 INDEX = "image_index"
 #: The prompt once more, by the name that training programs look for.
 CAPTION = "text"
-_LABEL = re.compile(r"[^A-Za-z0-9_-]+")
+#: Columns that have another name beside a picture: ours, and a source's own that would hide it.
+_NAMES = {"image": INDEX} | {name: f"source_{name}" for name in (CAPTION, INDEX, "thumbnail")}
+#: Letters and digits of any script may stand in a folder's name.
+_LABEL = re.compile(r"[^\w-]+")
 _GROUP = 100
 
 
@@ -104,6 +109,7 @@ class FolderWriter:
         self._out, self._split, self._asked = out, split, asked
         (out / split).mkdir()
         self._count = 0
+        self._labels: dict[str, Any] = {}
         self._metadata = (out / split / "metadata.jsonl").open("w", encoding="utf-8")
 
     def add(self, sample: Sample) -> None:
@@ -127,7 +133,17 @@ class FolderWriter:
         if self._asked.label is None:
             return sample.key[:-4]
         value = sample.row.get(self._asked.label)
-        return _LABEL.sub("_", str(value)).strip("_")[:80] or "_" if value is not None else "_"
+        named = "" if value is None else unicodedata.normalize("NFC", str(value))
+        folder = _LABEL.sub("_", named).strip("_")[:80] or "_"
+        # Some disks do not tell capitals apart.
+        first = self._labels.setdefault(folder.casefold(), value)
+        if first != value:
+            raise InvalidInput(
+                f"the labels {first!r} and {value!r} would both lie in {folder!r}"[:300],
+                where=f"--label {self._asked.label}",
+                remedy="take a column whose values differ in letters and digits",
+            )
+        return folder
 
 
 class TableWriter:
@@ -181,7 +197,7 @@ class TableWriter:
 
 def columns_of(sample: Sample) -> dict[str, Any]:
     """A row's columns by the names that they have beside a picture."""
-    row = {INDEX if name == "image" else name: value for name, value in sample.row.items()}
+    row = {_NAMES.get(name, name): value for name, value in sample.row.items()}
     row.pop("file_name")
     return {CAPTION: row["prompt"], **row}
 
@@ -194,8 +210,7 @@ def table_schema(columns: Mapping[str, ColumnKind], *, thumbnails: bool) -> pa.S
     fields.append(pa.field(CAPTION, pa.string()))
     for one in json_schema(columns):
         if one.name != "file_name":
-            name = INDEX if one.name == "image" else one.name
-            fields.append(pa.field(name, one.type))
+            fields.append(pa.field(_NAMES.get(one.name, one.name), one.type))
     features = {field.name: _feature(field.type, picture) for field in fields}
     told = json.dumps({"info": {"features": features}})
     return pa.schema(fields, metadata={"huggingface": told})

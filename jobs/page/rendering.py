@@ -55,8 +55,9 @@ def templates() -> Environment:
 
 
 def fragment(template: str, **values: Any) -> str:
-    """A part of a page."""
-    return templates().get_template(template).render(values)
+    """A part of a page; half of a surrogate pair, which no encoding can send, becomes a ?."""
+    text: str = templates().get_template(template).render(values)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def page(

@@ -15,6 +15,8 @@ router = APIRouter(route_class=PageRoute, prefix="/jobs/{job_id}", tags=["page"]
 
 #: A committed picture never changes.
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
+#: The first picture so far may be another a moment later.
+_MOVING = _KEPT | {"Cache-Control": "private, no-cache"}
 _MISSING = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -22,7 +24,7 @@ _MISSING = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 def cover(job_id: JobId, services: LooksAtPictures) -> Response:
     """The first picture of the job, small."""
     try:
-        return _sent(services.house.thumbnails.first(services.views.layout(job_id)))
+        return _sent(services.house.thumbnails.first(services.views.layout(job_id)), final=False)
     except NotFound:
         services.views.accepted(job_id)
         return _frame()
@@ -45,8 +47,8 @@ def file(job_id: JobId, image: ImageIndex, services: LooksAtPictures) -> Respons
     return _sent(services.house.pictures.read(layout, job, image))
 
 
-def _sent(found: PictureFile) -> Response:
-    headers = _KEPT | {"ETag": f'"{found.sha256}"'}
+def _sent(found: PictureFile, *, final: bool = True) -> Response:
+    headers = (_KEPT if final else _MOVING) | {"ETag": f'"{found.sha256}"'}
     return Response(found.data, media_type=found.media_type, headers=headers)
 
 

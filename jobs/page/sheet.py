@@ -26,6 +26,8 @@ AFTER: dict[str, CellState] = {
     "done": "made",
     "release": "waiting",
     "fail": "waiting",
+    "split": "waiting",
+    "dead": "waiting",
 }
 
 

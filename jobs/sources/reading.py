@@ -159,7 +159,10 @@ def _told_place(value: dict[str, Any], where: str) -> str:
         told = value.pop(WHERE)
         where = told[:300] if isinstance(told, str) and told.isprintable() else where
     if ERROR in value:
-        what, remedy = (str(one)[:300] for one in (*value[ERROR], "", "")[:2])
+        told = value[ERROR]
+        if not isinstance(told, list):
+            raise InvalidInput(f"{ERROR!r} is no column name", where=where)
+        what, remedy = (str(one)[:300] for one in (*told, "", "")[:2])
         raise InvalidInput(what, where=where, remedy=remedy or None)
     return where
 

@@ -23,7 +23,8 @@ def table_records(
     Raises InvalidInput where it is no such file, or would take more memory than `MEMORY`.
     """
     words = [kind, json.dumps(list(dropped)), str(MEMORY)]
-    command = [sys.executable, "-m", "jobs.sources.child", *words]
+    # -P: no module of the folder where somebody happens to stand.
+    command = [sys.executable, "-P", "-m", "jobs.sources.child", *words]
     with subprocess.Popen(
         command, stdin=file.fileno(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:

@@ -17,7 +17,7 @@ def read_template(path: Path) -> TemplateRequest:
     """The template of a TOML file, whose lists may be files beside it; raises InvalidInput."""
     try:
         fields = tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"this is not TOML: {error}"[:200],
             where=str(path),
@@ -49,7 +49,15 @@ def _values(value: Any, path: Path) -> Any:
     """A list's values where a file is named; anything else is for the request to judge."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
-    return read_list(path.parent / value)
+    beside = path.parent.resolve()
+    place = (beside / value).resolve()
+    if not place.is_relative_to(beside) or not place.is_file():
+        raise InvalidInput(
+            f"{value[:200]!r} is no file beside the template",
+            where=str(path),
+            remedy="name a text file in the same folder, or give the values themselves",
+        )
+    return read_list(place)
 
 
 def _text(path: Path) -> str:

@@ -68,6 +68,12 @@ def test_a_table_makes_every_combination_and_its_rows_one_group(tmp_path: Path) 
         ("reference = 9\n[[rows]]\nsteps = [4]", "reference is 9, but there are 1 rows"),
         (f"[[rows]]\nsteps = {list(range(1, ROWS_MAX + 2))}", f"at most {ROWS_MAX}"),
         ("[[rows]", "it is no TOML"),
+        (f"reference = {'9' * 5_000}", "it is no TOML"),
+        ("a = " + "[" * 5_000, "it is no TOML"),
+        (
+            f"[[rows]]\nsteps = {list(range(999))}\nguidance = {[float(n) for n in range(999)]}",
+            "998001 rows, at most",
+        ),
         ("", "rows: "),
     ],
 )

@@ -9,6 +9,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from fewstep.cli import app
 from jobs.errors import InvalidInput
 from jobs.exports.asked import Export
 from jobs.exports.exporting import Exported, export_dataset
-from jobs.exports.samples import Fetched
+from jobs.exports.samples import Fetched, Sample
+from jobs.exports.writers import FolderWriter, columns_of, table_schema
 from jobs.fetch import fetch_dataset
 from jobs.redis_client import control_client
 from jobs.shard_queue import ShardQueue
@@ -141,6 +143,23 @@ def test_folders_are_labels_as_torchvision_reads_them(fetched: Fetched, tmp_path
         assert max(picture.size) == 16
     with pytest.raises(InvalidInput, match="no column 'size'"):
         exported(fetched, tmp_path, "imagefolder", label="size")
+
+
+def test_columns_and_labels_of_a_source_hide_nothing_of_ours(tmp_path: Path) -> None:
+    row = {"prompt": "p", "image": 3, "file_name": "k.png", "text": "theirs", "kind": "猫"}
+    one = Sample("k", "png", b"", row)
+    told = columns_of(one)
+    assert (told["text"], told["source_text"], told["image_index"]) == ("p", "theirs", 3)
+    names = table_schema({"text": "string"}, thumbnails=True).names
+    assert len(names) == len(set(names))
+    assert {"text", "source_text"} <= set(names)
+    writer = FolderWriter(tmp_path, "train", Export(form="imagefolder", label="kind"))
+    writer.add(one)
+    assert (tmp_path / "train" / "猫" / "k.png").is_file()
+    writer.add(replace(one, row=row | {"kind": "a b"}))
+    with pytest.raises(InvalidInput, match="'a b' and 'a_b' would both lie in 'a_b'"):
+        writer.add(replace(one, row=row | {"kind": "a_b"}))
+    writer.close()
 
 
 def test_shards_are_cut_by_pictures_and_by_bytes(fetched: Fetched, tmp_path: Path) -> None:

@@ -215,6 +215,16 @@ def test_cover_prefers_whole_shards_and_gaps_are_named() -> None:
     assert gaps([whole], job.images) == [(0, 4), (8, 12)]
 
 
+def test_parts_of_two_splits_are_chosen_so_that_nothing_is_missing() -> None:
+    """A late part of a split that the queue has forgotten must not hide those of the other."""
+    job = made_job(12, shard_images=12)
+    late, *parts = (made_manifest(job, f"0:{span}") for span in ("0-5", "0-4", "4-7", "7-12"))
+    assert cover([late, *parts]) == parts
+    assert gaps(cover([late, *parts]), job.images) == []
+    assert cover([late, parts[2]]) == [late, parts[2]]
+    assert cover([]) == []
+
+
 def test_the_contact_sheet_shows_the_pictures(rendered: Store) -> None:
     finish(rendered)
 

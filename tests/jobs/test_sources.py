@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from fewstep.request import rows_of
 from jobs.client import Client
 from jobs.client_upload import Stored
-from jobs.errors import InvalidInput
+from jobs.draft import tally_of
+from jobs.errors import InvalidInput, TooLarge
 from jobs.fetch import fetch_dataset
 from jobs.job import JobRequest
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
-from jobs.sources.reading import Reading, SourceRows, read_rows
+from jobs.sources.reading import Reading, SourceRows, read_inline, read_rows
 from jobs.spool import fetch_rows
 from jobs.store import Store
 from tests.api_servers import RunningApi, serving
@@ -350,3 +351,36 @@ def test_a_folder_in_s3_is_read(api: RunningApi, inbox: str, tmp_path: Path) -> 
                 client.dry_run(JobRequest(source=READING), Stored(wrong))
         with pytest.raises(InvalidInput, match="no etag"):
             client.dry_run(JobRequest(source=READING), Stored(uri, "x"))
+
+
+def test_no_module_of_the_folder_one_stands_in_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "tarfile", "pyarrow"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    parquet(tmp_path / "rows.parquet")
+    assert rows(tmp_path / "rows.parquet") == EXPECTED
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "x", "@error": 5},
+        {"prompt": "x", "@error": None},
+        {"prompt": "x", "c": ["y" * 4_000] * 4},
+    ],
+)
+def test_rows_of_hostile_values_are_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        list(read_inline([row]))
+
+
+def test_more_rows_than_a_job_may_have_are_refused_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobs.draft.MAX_ROWS", 10)
+    lines = [{"prompt": "x", "repeats": 9}, {"prompt": "y", "repeats": 9}]
+    with pytest.raises(TooLarge, match="more than 10 rows"):
+        list(tally_of(JobRequest(), read_inline(lines)))

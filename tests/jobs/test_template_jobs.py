@@ -198,3 +198,17 @@ def test_a_wrong_file_says_where(tmp_path: Path, text: str) -> None:
     shown = CliRunner().invoke(app, ["preview", str(path)])
     assert shown.exit_code == 2
     assert WRONG[text] in shown.output
+
+
+@pytest.mark.parametrize("place", ["../outside.txt", "/etc/hostname", "folder", "none.txt"])
+def test_a_list_s_file_lies_beside_its_template(tmp_path: Path, place: str) -> None:
+    (tmp_path / "outside.txt").write_text("secret", "utf-8")
+    home = tmp_path / "home"
+    (home / "folder").mkdir(parents=True)
+    text = f"template = 'a {{{{x}}}}'\n[lists]\nx = '{place}'\n"
+    (home / "t.toml").write_text(text, "utf-8")
+    with pytest.raises(InvalidInput, match="is no file beside the template"):
+        read_template(home / "t.toml")
+    (home / "t.toml").write_text("a = " + "[" * 5_000, "utf-8")
+    with pytest.raises(InvalidInput, match="this is not TOML"):
+        read_template(home / "t.toml")

@@ -11,8 +11,8 @@ from jobs.rows import Row
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
-from scheduler.facts import LOAD_S, Facts
-from scheduler.loop import BEAT_S, Scheduler
+from scheduler.facts import LOAD_S, Decision, Facts
+from scheduler.loop import BEAT_S, TOLD_S, Scheduler
 from scheduler.pool import PoolActor
 from tests.jobs.conftest import request_for
 from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
@@ -32,6 +32,9 @@ class Placed:
 
     def slots(self) -> int:
         return 2
+
+    def drain(self, name: str) -> None:
+        self.drained.append(name)
 
 
 @pytest.fixture
@@ -140,3 +143,17 @@ def test_who_drains_or_has_nothing_in_hand_is_known(
     ]
     [demand] = facts.demands
     assert (demand.engine_key, demand.units) == ("engine", 0)
+
+
+def test_who_was_told_to_drain_counts_as_draining_before_its_next_beat(
+    shop: Workshop, scheduler: Scheduler, pool: Placed, now: list[float]
+) -> None:
+    """Else another one would be drained for the same slot at every step until then."""
+    pool.there = [PoolActor("a", "engine")]
+    shop.queue.heartbeat("wa", {"actor": "a", "state": "idle", "draining": ""})
+    assert [one.draining for one in scheduler.observe().renderers] == [False]
+    scheduler.apply(Decision({}, ("a",)))
+    assert pool.drained == ["a"]
+    assert [one.draining for one in scheduler.observe().renderers] == [True]
+    now[0] += TOLD_S + 1
+    assert [one.draining for one in scheduler.observe().renderers] == [False]
