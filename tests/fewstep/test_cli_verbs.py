@@ -24,7 +24,10 @@ FOR_OTHERS = {
     "/v1/images": "OpenAI's client",
 }
 #: Commands that start or repair a stack, and are run by other tests.
-ELSEWHERE = {"compare", "preview", "render", "up", "down", "status", "doctor", "restore", "sweep"}
+ELSEWHERE = {
+    *("compare", "distill", "export", "preview", "render", "up", "down", "status", "doctor"),
+    *("restore", "sweep"),
+}
 
 
 def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:

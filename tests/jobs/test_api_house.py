@@ -127,8 +127,8 @@ def test_a_prompt_file_of_another_version_is_refused(
         ("inbox/default/../bob/rows.txt", "names no file"),
         ("inbox/default//rows.txt", "names no file"),
         ("datasets/default/x/job.txt", "not read from there"),
-        ("inbox/default/rows.csv", "no known kind"),
-        ("", "no known kind"),
+        ("inbox/default/rows.xls", "no known kind"),
+        ("", "names no file"),
     ],
 )
 def test_what_may_not_be_read_is_refused(

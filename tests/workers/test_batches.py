@@ -23,9 +23,9 @@ def job(name: str, images: int, size: int, width: int = 64) -> Job:
     return whole.model_copy(update={"id": name, "recipe": recipe})
 
 
-def flight(one: Job, unit: str, attempt: int = 1) -> Flight:
+def flight(one: Job, unit: str, attempt: int = 1, *, sound: bool = True) -> Flight:
     span = parse_unit(unit, one.shard_images, one.images)
-    lease = Lease(one.id, unit, span.first, span.stop, "1", attempt)
+    lease = Lease(one.id, unit, span.first, span.stop, "1", attempt, sound=sound)
     images = [image_of(one, n, Row(prompt=f"{one.id} {n}")) for n in range(span.first, span.stop)]
     held = Held(lease, 0.0, lease.first)
     return Flight(Work(held, one, layout_of(one, "x"), span, images, 0.0, 0.0))
@@ -71,10 +71,11 @@ def test_another_batch_key_stays_out_and_comes_next() -> None:
     assert prompts(made.take()) == ["w 0", "w 1"]
 
 
-@pytest.mark.parametrize(("unit", "attempt"), [("0", 2), ("0:0-2", 1)])
-def test_a_unit_on_which_a_process_died_sits_alone(unit: str, attempt: int) -> None:
+@pytest.mark.parametrize(("unit", "attempt", "sound"), [("0", 2, True), ("0:0-2", 1, False)])
+def test_a_unit_on_which_a_process_died_sits_alone(unit: str, attempt: int, sound: bool) -> None:
     fresh, fallen = job("a", 6, 3), job("f", 2, 2)
-    made = former(flight(fresh, "0"), flight(fallen, unit, attempt), flight(fresh, "1"))
+    died = flight(fallen, unit, attempt, sound=sound)
+    made = former(flight(fresh, "0"), died, flight(fresh, "1"))
     assert prompts(made.take()) == ["a 0", "a 1", "a 2", "a 3"]
     assert made.full()
     assert prompts(made.take()) == ["f 0", "f 1"]

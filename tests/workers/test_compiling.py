@@ -138,11 +138,11 @@ def test_rows_say_what_made_them(
 def test_a_compiler_that_is_switched_off_is_not_said_to_have_compiled(
     engine: Engine,
     recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("torch._dynamo.config.disable", True)
-    with caplog.at_level(logging.WARNING, "workers.compiling"):
+    # Not by monkeypatch: the configuration hides for good what was once taken back.
+    switched_off = torch._dynamo.config.patch(disable=True)
+    with switched_off, caplog.at_level(logging.WARNING, "workers.compiling"):
         assert compiled_renderer(engine, compiler("warm", engine.device), recipe) is None
     assert "TORCH_COMPILE_DISABLE=1" in caplog.text
 
