@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.queue_placement import Placement
@@ -307,6 +307,11 @@ def _rest(one: RendererFact) -> tuple[str, bool, bool]:
     return one.engine_key, one.draining, one.idle
 
 
+#: A busy machine is no fault of the policy.
+SLOWLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@SLOWLY
 @given(FACTS)
 def test_whatever_is_known_the_decision_can_be_carried_out(facts: Facts) -> None:
     decision = decide(facts)
@@ -329,6 +334,7 @@ def test_whatever_is_known_the_decision_can_be_carried_out(facts: Facts) -> None
         assert all(key in idle or key not in busy for key in gone), "nobody needs their slots"
 
 
+@SLOWLY
 @given(FACTS)
 def test_carrying_it_out_comes_to_rest(facts: Facts) -> None:
     """Starting and draining as decided ends within the slots: nobody is loaded and sent away."""
