@@ -12,6 +12,7 @@ from jobs.page import (
     routes_sign_in,
 )
 from jobs.page.rendering import STATIC, Static
+from jobs.page.small_forms import SmallForms
 
 PARTS = (
     routes_sign_in,
@@ -26,6 +27,7 @@ PARTS = (
 
 def add_page(app: FastAPI) -> None:
     """Add the page's routes and files; they are no part of the OpenAPI document."""
+    app.add_middleware(SmallForms)
     for part in PARTS:
         app.include_router(part.router, include_in_schema=False)
     app.mount("/static", Static(directory=STATIC), name="static")

@@ -85,7 +85,9 @@ def _form(
     error: FewstepError | None = None,
 ) -> Response:
     status = 200 if error is None else error.http_status
-    # A key of its own, so that a form that is sent twice is one job.
+    # A key of its own, so that a form that is sent twice is one job; the same one again where the
+    # job may be there already, and only the answer was lost.
+    known = values.get("key") if status in (429, 503) else None
     return page(
         request,
         "new.html",
@@ -93,7 +95,7 @@ def _form(
         status,
         values=values,
         error=error,
-        key=uuid.uuid4().hex,
+        key=known or uuid.uuid4().hex,
         models=model_offers(services.catalog),
         accelerators=list(services.catalog.accelerators),
         styles=services.catalog.styles,

@@ -142,6 +142,17 @@ def test_no_other_sites_form_changes_anything(keyed: KeyedApi) -> None:
                 assert http.send(request).status_code == 403, f"{path} {headers}"
 
 
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", f"/jobs/{'a' * 26}/course/cancel"])
+def test_a_stranger_s_long_form_is_not_read(keyed: KeyedApi, path: str) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    with httpx.Client(base_url=keyed.url, trust_env=False) as http:
+        long = http.post(path, data={"key": "a" * 20_000})
+        # In pieces, so that nobody knows how long it will be.
+        endless = http.post(path, content=iter([b"key=a"]), headers=form)
+    assert (long.status_code, long.text) == (413, "This form has at most 16384 bytes.\n")
+    assert endless.status_code == 413
+
+
 def test_a_session_ends_with_its_key_and_by_itself(keyed: KeyedApi) -> None:
     key, _ = make_key("ann", ("read",), now_ms=1)
     keyed.keys.add(key)
