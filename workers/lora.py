@@ -2,30 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from jobs.distillation import LoraTarget
+
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
-LORA_TARGETS = (
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-    "proj_in",
-    "proj_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "downsamplers.0.conv",
-    "upsamplers.0.conv",
-    "time_emb_proj",
-)
+LORA_TARGETS: tuple[str, ...] = get_args(LoraTarget)
 """Module names that carry the LoRA: those of the published LCM-LoRAs."""
 
 
