@@ -55,7 +55,7 @@ def _options(catalog: Catalog, job: Job) -> Iterator[str]:
         if value is not None:
             yield from (f"--{name}", f"{value}")
     for style in request.styles:
-        yield from ("--style", f"{style.name}={style.weight:g}")
+        yield from ("--style", f"{style.name}={style.weight}")
     if job.format != "png":
         yield from ("--format", job.format, "--quality", str(job.quality))
 

@@ -84,7 +84,9 @@ class References:
             raise InvalidInput(
                 f"{uri[:80]!r} names no file in S3", where=_HERE, remedy="give s3://bucket/key"
             )
-        allowed = [one.replace("{tenant}", tenant) for one in self._settings.prompt_places]
+        # Folders, whoever wrote them: a place of `ann` must not open one of `anna`.
+        places = (one.rstrip("/") + "/" for one in self._settings.prompt_places)
+        allowed = [one.replace("{tenant}", tenant) for one in places]
         ours = f"s3://{self._settings.s3_bucket}/{self._settings.s3_prefix}/"
         if not uri.startswith(tuple(allowed)) or uri.startswith(ours):
             raise InvalidInput(

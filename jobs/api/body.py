@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any, BinaryIO
 
 from fastapi import Request
@@ -22,6 +23,8 @@ UPLOAD_MAX = 16_000_000_000
 PART_MAX = 64_000
 #: Fields of a form of the page: its own, and a weight for each style.
 FIELDS_MAX = 200
+#: Encodings of a form's texts, which are all UTF-8.
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +58,7 @@ async def read_form(request: Request) -> AsyncIterator[tuple[str, PromptFile]]:
     The file is deleted on the way out. Raises as `read_object` does.
     """
     _plain(request)
-    parser = MultiPartParser(
-        request.headers,
-        _limited(request, UPLOAD_MAX),
-        max_files=1,
-        max_fields=1,
-        max_part_size=PART_MAX,
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(400, "bad_form", error.message[:200], where="body") from error
-    async with _closing(form):
+    async with _form(request, UPLOAD_MAX, max_fields=1, max_part_size=PART_MAX) as form:
         yield _form_parts(form)
 
 
@@ -79,14 +71,7 @@ async def read_upload(request: Request, limit: int) -> AsyncIterator[tuple[str, 
     _plain(request)
     if not is_form(request):
         raise _wrong_type("multipart/form-data")
-    parser = MultiPartParser(
-        request.headers, _limited(request, limit), max_files=1, max_fields=1, max_part_size=1_000
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(400, "bad_form", error.message[:200], where="body") from error
-    async with _closing(form):
+    async with _form(request, limit, max_fields=1, max_part_size=1_000) as form:
         file, purpose = form.get("file"), form.get("purpose")
         if purpose != "batch":
             raise InvalidInput("the purpose is not batch", where="purpose", remedy="send batch")
@@ -104,18 +89,7 @@ async def read_fields(request: Request) -> AsyncIterator[FormData]:
     _plain(request)
     if not is_form(request):
         raise _wrong_type("multipart/form-data")
-    parser = MultiPartParser(
-        request.headers,
-        _limited(request, UPLOAD_MAX),
-        max_files=1,
-        max_fields=FIELDS_MAX,
-        max_part_size=JSON_MAX,
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(400, "bad_form", error.message[:200], where="body") from error
-    async with _closing(form):
+    async with _form(request, UPLOAD_MAX, max_fields=FIELDS_MAX, max_part_size=JSON_MAX) as form:
         yield form
 
 
@@ -210,11 +184,41 @@ def _too_large(limit: int) -> TooLarge:
 
 
 @asynccontextmanager
-async def _closing(form: FormData) -> AsyncIterator[None]:
+async def _form(
+    request: Request, limit: int, *, max_fields: int, max_part_size: int
+) -> AsyncIterator[FormData]:
+    """A multipart form with one file at most, which is deleted on the way out."""
+    _check_charset(request)
+    parser = MultiPartParser(
+        request.headers,
+        _limited(request, limit),
+        max_files=1,
+        max_fields=max_fields,
+        max_part_size=max_part_size,
+    )
     try:
-        yield
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refused(400, "bad_form", error.message[:200], where="body") from error
+    try:
+        yield form
     finally:
         await form.close()
+
+
+def _check_charset(request: Request) -> None:
+    """Refuse a form in another encoding: some of them decode to text that no UTF-8 can hold."""
+    message = Message()
+    message["content-type"] = request.headers.get("content-type", "")
+    charset = message.get_param("charset", "utf-8")
+    if not isinstance(charset, str) or charset.lower() not in _CHARSETS:
+        raise Refused(
+            400,
+            "bad_form",
+            "the form is in another encoding than UTF-8",
+            where="Content-Type",
+            remedy="send it in UTF-8, and leave charset out",
+        )
 
 
 def _form_parts(form: FormData) -> tuple[str, PromptFile]:

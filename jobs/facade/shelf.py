@@ -1,16 +1,21 @@
 """Files and batches of one tenant in the store: a small record each, contents beside them."""
 
+import logging
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import IO, TypeVar
 
-from jobs.errors import NotFound
+from pydantic import ValidationError
+
+from jobs.errors import DamagedJob, NotFound
 from jobs.facade.values import BatchRecord, FileView
 from jobs.recipe import Frozen
 from jobs.store import Store
+
+log = logging.getLogger(__name__)
 
 Record = TypeVar("Record", bound=Frozen)
 
@@ -91,6 +96,12 @@ class Shelf:
             return kind.model_validate_json(self.store.get(f"{self._root}{name}.json"))
         except NotFound as error:
             raise NotFound(f"there is no such {what}", where=where) from error
+        except ValidationError as error:
+            raise DamagedJob(
+                f"the record of this {what} does not read as one",
+                where=where,
+                remedy="it was written by another version, or changed by hand",
+            ) from error
 
     def _all(self, folder: str, kind: type[Record], after: str | None) -> Iterator[Record]:
         # Ids begin with the time at which they were made.
@@ -98,9 +109,16 @@ class Shelf:
         last = f"{self._root}{folder}{after}.json"
         first = keys.index(last) + 1 if last in keys else 0
         for key in keys[first:]:
-            # What was deleted since it was listed is left out.
-            with suppress(NotFound):
-                yield kind.model_validate_json(self.store.get(key))
+            try:
+                found = kind.model_validate_json(self.store.get(key))
+            except NotFound:
+                # It was deleted since it was listed.
+                continue
+            except ValidationError as error:
+                # One that nobody can read must not hide the others.
+                log.warning("record_damaged key=%s error=%s", key, error.errors()[0]["msg"])
+                continue
+            yield found
 
 
 def new_id(kind: str) -> str:

@@ -21,9 +21,12 @@ from jobs.templates.template import Template
 _TEXTS = ("name", "format")
 _WHOLE = ("repeats", "seed", "priority", "quality")
 _RECIPE_WHOLE = ("steps", "width", "height")
+_RECIPE_NUMBERS = ("guidance", "eta")
+_RECIPE_WORDS = ("accelerator", "sampler", "vae", "dtype")
 #: Fields as a new form has them.
 EMPTY: Mapping[str, str] = {
-    **dict.fromkeys((*_TEXTS, *_WHOLE, *_RECIPE_WHOLE, "prompts", "accelerator", "guidance"), ""),
+    **dict.fromkeys((*_TEXTS, *_WHOLE, "prompts"), ""),
+    **dict.fromkeys((*_RECIPE_WHOLE, *_RECIPE_NUMBERS, *_RECIPE_WORDS), ""),
     "as": "lines",
     "mode": "combinatorial",
     "count": "",
@@ -47,8 +50,9 @@ def request_from(values: Mapping[str, str]) -> JobRequest:
         if name.startswith("style:") and values[name].strip()
     ]
     recipe: dict[str, Any] = {name: _whole(values, name) for name in _RECIPE_WHOLE}
-    recipe |= {"guidance": _number(values, "guidance"), "styles": styles}
-    recipe |= {"model": values["model"] or "tiny", "accelerator": values["accelerator"] or None}
+    recipe |= {name: _number(values, name) for name in _RECIPE_NUMBERS}
+    recipe |= {name: values[name] or None for name in _RECIPE_WORDS}
+    recipe |= {"model": values["model"] or "tiny", "styles": styles}
     fields: dict[str, Any] = {name: values[name].strip() or None for name in _TEXTS}
     fields |= {name: _whole(values, name) for name in _WHOLE}
     given = {name: value for name, value in fields.items() if value is not None}
@@ -80,8 +84,9 @@ def values_again(catalog: Catalog, job: Job, item: Item, negative: str) -> dict[
     row: dict[str, str | int] = {"prompt": item.prompt, "seed": item.seed}
     if negative:
         row["negative_prompt"] = negative
-    asked = request.model_dump(include={"model", "accelerator", "guidance", *_RECIPE_WHOLE})
-    styles = {f"style:{one.name}": f"{one.weight:g}" for one in request.styles}
+    named = {"model", *_RECIPE_WHOLE, *_RECIPE_NUMBERS, *_RECIPE_WORDS}
+    asked = request.model_dump(include=named)
+    styles = {f"style:{one.name}": f"{one.weight}" for one in request.styles}
     return {
         **EMPTY,
         **{name: f"{value}" for name, value in asked.items() if value is not None},

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from jobs.page.form import EMPTY, request_from, rows_from, values_again, values_
 from jobs.page.rendering import HEADERS, fragment, page
 from jobs.page.route import PageRoute
 from jobs.page.visitor import Changes, Looks
+from jobs.recipe import Dtype, Sampler
 
 #: Rows of which a preview shows the prompts.
 SHOWN = 12
@@ -99,6 +100,9 @@ def _form(
         models=model_offers(services.catalog),
         accelerators=list(services.catalog.accelerators),
         styles=services.catalog.styles,
+        samplers=get_args(Sampler),
+        dtypes=get_args(Dtype),
+        vaes=["own", *services.catalog.vaes],
     )
 
 

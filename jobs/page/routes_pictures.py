@@ -1,6 +1,8 @@
 """Pictures for the page: one as it is, or small; a plain frame where there is none."""
 
-from fastapi import APIRouter
+import re
+
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from jobs.api.routes_items import ImageIndex
@@ -13,10 +15,10 @@ from jobs.pictures import PictureFile
 
 router = APIRouter(route_class=PageRoute, prefix="/jobs/{job_id}", tags=["page"])
 
-#: A committed picture never changes.
-_KEPT = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
-#: The first picture so far may be another a moment later.
-_MOVING = _KEPT | {"Cache-Control": "private, no-cache"}
+#: Kept by the browser, and asked for again each time: who has signed out sees none of them.
+_KEPT = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+#: A tag of a picture's as we give it.
+_TAG = re.compile(r'"[0-9a-f]{64}(-\d+)?"')
 _MISSING = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -24,16 +26,20 @@ _MISSING = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 def cover(job_id: JobId, services: LooksAtPictures) -> Response:
     """The first picture of the job, small."""
     try:
-        return _sent(services.house.thumbnails.first(services.views.layout(job_id)), final=False)
+        return _sent(services.house.thumbnails.first(services.views.layout(job_id)))
     except NotFound:
         services.views.accepted(job_id)
         return _frame()
 
 
 @router.get("/pictures/{image}/thumb")
-def thumb(job_id: JobId, image: ImageIndex, services: LooksAtPictures) -> Response:
+def thumb(
+    request: Request, job_id: JobId, image: ImageIndex, services: LooksAtPictures
+) -> Response:
     """A picture, small."""
     job, layout = services.views.accepted(job_id), services.views.layout(job_id)
+    if _has_it(request):
+        return _unchanged()
     try:
         return _sent(services.house.thumbnails.read(layout, job, image))
     except NotFound:
@@ -41,14 +47,25 @@ def thumb(job_id: JobId, image: ImageIndex, services: LooksAtPictures) -> Respon
 
 
 @router.get("/pictures/{image}/file")
-def file(job_id: JobId, image: ImageIndex, services: LooksAtPictures) -> Response:
+def file(request: Request, job_id: JobId, image: ImageIndex, services: LooksAtPictures) -> Response:
     """A picture as it lies in its shard."""
     job, layout = services.views.accepted(job_id), services.views.layout(job_id)
+    if _has_it(request):
+        return _unchanged()
     return _sent(services.house.pictures.read(layout, job, image))
 
 
-def _sent(found: PictureFile, *, final: bool = True) -> Response:
-    headers = (_KEPT if final else _MOVING) | {"ETag": f'"{found.sha256}"'}
+def _has_it(request: Request) -> bool:
+    """Whether the browser has the picture already: a committed one never changes."""
+    return _TAG.fullmatch(request.headers.get("if-none-match", "")) is not None
+
+
+def _unchanged() -> Response:
+    return Response(status_code=304, headers=_KEPT)
+
+
+def _sent(found: PictureFile) -> Response:
+    headers = _KEPT | {"ETag": f'"{found.sha256}"'}
     return Response(found.data, media_type=found.media_type, headers=headers)
 
 

@@ -80,7 +80,8 @@ def test_newer_jobs_count_more(api: RunningApi) -> None:
 def places(api: RunningApi) -> Iterator[tuple[httpx.Client, Settings]]:
     """An API that reads prompt files from `inbox/{tenant}/` of its bucket."""
     bucket = api.settings.s3_bucket
-    allowed = f"s3://{bucket}/inbox/{{tenant}}/ s3://{bucket}/datasets/"
+    # The last as no setting can be written: without its slash.
+    allowed = f"s3://{bucket}/inbox/{{tenant}}/ s3://{bucket}/datasets/ s3://{bucket}/of/{{tenant}}"
     settings = api.settings.model_copy(update={"prompt_sources": allowed})
     with (
         serving(settings) as url,
@@ -124,6 +125,7 @@ def test_a_prompt_file_of_another_version_is_refused(
     [
         ("inbox/default/none.txt", "no such file"),
         ("inbox/bob/rows.txt", "not read from there"),
+        ("of/defaults/rows.txt", "not read from there"),
         ("inbox/default/../bob/rows.txt", "names no file"),
         ("inbox/default//rows.txt", "names no file"),
         ("datasets/default/x/job.txt", "not read from there"),

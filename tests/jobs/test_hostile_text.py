@@ -150,3 +150,16 @@ def test_as_a_key(keyed: KeyedApi, text: str) -> None:
     with httpx.Client(base_url=keyed.url, trust_env=False) as client:
         reply = client.get("/v1/jobs", headers={"Authorization": f"Bearer {header}".strip()})
     assert reply.status_code == 401
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "no-such"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/files", "/new/preview"])
+def test_a_form_in_another_encoding_is_refused(http: httpx.Client, path: str, charset: str) -> None:
+    """Some decode to half of a surrogate pair, which nothing of ours can write down."""
+    part = '--x\r\nContent-Disposition: form-data; name="job"\r\n\r\n{"name": "%s"}\r\n'
+    body = (part % r"+2AA- \ud800").encode() + b"--x--\r\n"
+    kind = f'multipart/form-data; boundary=x; charset="{charset}"'
+    headers = {"Content-Type": kind, "Origin": str(http.base_url).rstrip("/")}
+    reply = http.post(path, content=body, headers=headers)
+    assert reply.status_code == 400, reply.text
+    assert "another encoding than UTF-8" in reply.text

@@ -361,6 +361,16 @@ def test_a_batch_whose_parts_are_gone_has_failed_and_the_others_are_listed(
             assert {one.errors.data[0].code for one in found[:2]} == {"gone"}
 
 
+def test_a_damaged_record_hides_no_other(api: RunningApi) -> None:
+    with connect(api.url) as client:
+        made = [start(client, request("one")).id for _ in range(3)]
+        key = next(one.key for one in api.store.list("") if f"batches/{made[1]}" in one.key)
+        api.store.put(key, b'{"view": {}}')
+        assert [one.id for one in client.batches.list().data] == [made[2], made[0]]
+        with pytest.raises(openai.InternalServerError, match="does not read as one"):
+            client.batches.retrieve(made[1])
+
+
 def test_a_page_reads_its_own_records_alone(api: RunningApi) -> None:
     with connect(api.url) as client:
         made = [start(client, request("one")).id for _ in range(3)]

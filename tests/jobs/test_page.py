@@ -16,7 +16,9 @@ import pytest
 
 from jobs.again import request_of
 from jobs.catalog import load_catalog
+from jobs.items import Item
 from jobs.keys import make_key
+from jobs.page.form import request_from, values_again
 from jobs.page.mount import PARTS
 from jobs.page.rendering import POLICY, STATIC
 from jobs.page.routes_sign_in import own_path
@@ -28,6 +30,7 @@ from tests.api_keys import KeyedApi
 from tests.api_renderer import finish_dataset, job_of, render_shards
 from tests.api_servers import RunningApi, serving
 from tests.jobs.test_hostile_text import HOSTILE
+from tests.made_shards import made_job
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -344,6 +347,76 @@ def test_a_picture_is_made_again_by_what_its_page_says(
     assert list(tmp_path.glob("x")) == []
 
 
+class Fields(HTMLParser):
+    """What a browser would send of a form as it was served."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.values: dict[str, str] = {}
+        self._name = ""
+        self._area = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if tag == "input" and "name" in found and found.get("type") != "file":
+            self.values[found["name"]] = found.get("value", "")
+        elif tag in ("select", "textarea"):
+            self._name, self._area = found["name"], tag == "textarea"
+            self.values[self._name] = ""
+        elif tag == "option":
+            self._option = found.get("value"), "selected" in found
+
+    def handle_data(self, data: str) -> None:
+        if self._area:
+            self.values[self._name] += data
+        elif self._name and self.lasttag == "option" and self._option[1]:
+            self.values[self._name] = data if self._option[0] is None else self._option[0]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("select", "textarea"):
+            self._name, self._area = "", False
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"accelerator": "none", "sampler": "euler", "dtype": "bfloat16", "guidance": 3.25},
+        {"styles": [{"name": "outline", "weight": 0.12345678}]},
+    ],
+)
+def test_the_form_makes_a_picture_again_with_the_whole_recipe(
+    http: httpx.Client, recipe: dict[str, object]
+) -> None:
+    first = submit(http, {"job": {"recipe": recipe}, "prompts": ["a red circle"]})
+    fields = Fields(http.get(f"/new?job={first}&image=0").text).values
+    reply = http.post(
+        "/new",
+        files={name: (None, value) for name, value in fields.items()},
+        headers={"Origin": str(http.base_url).rstrip("/")},
+    )
+    assert reply.status_code == 303, reply.text
+    one, other = (
+        http.get(f"/v1{path}").json() for path in (f"/jobs/{first}", reply.headers["location"])
+    )
+    assert one["recipe"] == other["recipe"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        RecipeRequest(model="sd15", accelerator="tcd-sd15", eta=0.7),
+        RecipeRequest(model="sdxl", vae="own", dtype="float32"),
+    ],
+)
+def test_a_form_asks_for_all_that_decides_pixels(asked: RecipeRequest) -> None:
+    catalog = load_catalog(allow_noncommercial=True)
+    job = made_job().model_copy(update={"recipe": catalog.resolve(asked)})
+    item = Item(image=0, row=0, repeat=0, status="ok", key="0", prompt="a", seed=1)
+    again = request_from(values_again(catalog, job, item, ""))
+    assert catalog.resolve(again.recipe) == job.recipe
+
+
 def test_search_goes_on_where_it_stopped(http: httpx.Client) -> None:
     prompts = [f"{'a star' if number % 10 == 3 else 'nothing'} {number}" for number in range(50)]
     job_id = submit(http, {"job": {"repeats": 3}, "prompts": prompts})
@@ -394,3 +467,20 @@ def test_behind_tls_the_cookie_is_sent_by_tls_alone(api: RunningApi, keyed: Keye
 def test_what_waits_is_named_where_no_renderer_tells(http: httpx.Client) -> None:
     submit(http, {"job": {"recipe": {"styles": [{"name": "outline"}]}}, "prompts": ["a"]})
     assert "tiny + lcm-tiny + outline" in http.get("/cluster").text
+
+
+def test_who_has_signed_out_is_shown_no_kept_picture(keyed: KeyedApi) -> None:
+    key = keyed.make("ann")
+    with keyed.visit(key) as http:
+        mine = submit(http)
+    render_shards(keyed.api, mine)
+    with signed_in(keyed, key) as http:
+        for path in (f"/jobs/{mine}/pictures/0/thumb", f"/jobs/{mine}/pictures/0/file"):
+            kept = http.get(path)
+            assert kept.headers["cache-control"] == "private, no-cache"
+            tag = {"If-None-Match": kept.headers["etag"]}
+            again = http.get(path, headers=tag)
+            assert (again.status_code, again.content) == (304, b"")
+        out = http.post("/sign-out")
+        assert out.headers["clear-site-data"] == '"cache"'
+        assert http.get(path, headers=tag).status_code == 303

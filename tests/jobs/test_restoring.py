@@ -1,7 +1,7 @@
 """What a listing of the store means for the queue: each image is booked once, or made again."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import InvalidInput
@@ -61,6 +61,7 @@ def single(image: int) -> str:
     return f"{image // SIZE}:{image}-{image + 1}"
 
 
+@settings(deadline=None)
 @given(
     st.lists(UNITS, unique=True, max_size=8),
     st.lists(st.integers(0, IMAGES - 1).map(single), max_size=4),
