@@ -15,6 +15,7 @@ from jobs.client_follow import AWAY, POLL_S, Resume, Watch
 from jobs.client_upload import Prompts, open_upload
 from jobs.client_wire import Wire, bytes_of, scattered, trusts_environment
 from jobs.job import DryRun, JobRequest, JobView, Submission
+from jobs.original import Original
 
 
 class Client:
@@ -121,6 +122,10 @@ class Client:
     def picture(self, job_id: str, image: int) -> bytes:
         """The file of one picture, as soon as its shard is committed; raises NotFound."""
         return bytes_of(self._wire.send(calls.picture(job_id, image)))
+
+    def original(self, job_id: str, key: str) -> Original:
+        """The whole row of the image named `key` in its shard, and its job; raises NotFound."""
+        return self._wire.run(calls.original(job_id, key))
 
     def results(self, job_id: str) -> dict[str, Any]:
         """Where the finished dataset lies: `prefix`, `uri`, and all `files` with their links.

@@ -15,6 +15,7 @@ from jobs.client_follow import AWAY, POLL_S, Resume, Watch
 from jobs.client_upload import Prompts, open_upload
 from jobs.client_wire import bytes_of, scattered, trusts_environment
 from jobs.job import DryRun, JobRequest, JobView, Submission
+from jobs.original import Original
 
 
 class AsyncClient:
@@ -99,6 +100,10 @@ class AsyncClient:
     async def picture(self, job_id: str, image: int) -> bytes:
         """The file of one picture, as soon as its shard is committed; raises NotFound."""
         return bytes_of(await self._wire.send(calls.picture(job_id, image)))
+
+    async def original(self, job_id: str, key: str) -> Original:
+        """The whole row of the image named `key` in its shard, and its job; raises NotFound."""
+        return await self._wire.run(calls.original(job_id, key))
 
     async def results(self, job_id: str) -> dict[str, Any]:
         """Where the finished dataset lies; raises Conflict while the job is unfinished."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jobs.client_upload import BodyUpload, Upload
 from jobs.errors import InvalidInput
 from jobs.job import DryRun, JobView, Submission
+from jobs.original import Original
 
 #: A retry is listed before it is accepted: minutes for millions of failed images.
 RETRY_TIMEOUT_S = 600.0
@@ -151,6 +152,11 @@ def picture(job_id: str, image: int) -> Call[dict[str, Any]]:
     return house(path_of(job_id, f"items/{image}/picture"))
 
 
+def original(job_id: str, key: str) -> Call[Original]:
+    """A picture's whole row and its job."""
+    return Call("GET", path_of(job_id, f"rows/{quote(key, safe='')}"), _original)
+
+
 def stages(job_id: str) -> Call[dict[str, Any]]:
     """Where the time of a job's latest shards went."""
     return house(path_of(job_id, "stages"))
@@ -203,6 +209,11 @@ def _views(reply: dict[str, Any]) -> list[JobView]:
 def _submission(reply: dict[str, Any]) -> Submission:
     fields = {name: reply[name] for name in Submission.model_fields if name in reply}
     return Submission.model_validate(fields)
+
+
+def _original(reply: dict[str, Any]) -> Original:
+    # Through JSON text, because strict values take lists for tuples only from there.
+    return Original.model_validate_json(json.dumps(reply))
 
 
 def _dry_run(reply: dict[str, Any]) -> DryRun:

@@ -8,18 +8,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Protocol
 
 from jobs.errors import NoCapacity
 from jobs.recipe import Recipe
 from jobs.records import LoadTimes, Maker
 from jobs.settings import Settings
 from workers.depot import Depot
-from workers.leases import LeaseKeeper
 from workers.work import RendersBatches
 
 #: Encoder threads beside a GPU: one cannot keep up with it.
 GPU_ENCODERS = 8
+
+
+class Watcher(Protocol):
+    """Whoever waits for signs that the device does not hang."""
+
+    def moved(self) -> None:
+        """It does not."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Parts:
 def load_parts(
     recipe_json: str,
     settings: Settings,
-    keeper: LeaseKeeper,
+    keeper: Watcher,
     say: Callable[[str], None] = lambda _: None,
 ) -> Parts:
     """Load the engine of a recipe; raises what `load_engine` raises, or NoCapacity.
