@@ -133,6 +133,7 @@ class SimulatedCluster:
             self.ledger.idle_s += step * unused
 
     def _step(self) -> None:
+        self.queue.reap()
         self.scheduler.step()
         for name in self.queue.finishing():
             self.queue.finish(name, "done")

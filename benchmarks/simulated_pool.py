@@ -40,15 +40,9 @@ def simulated_scheduler(
 ) -> Scheduler:
     """The real loop over a real queue; it knows the recipes, which it would read from the store."""
     settings = Settings(max_renderers=pool.slots(), drain_s=drain_s)
-    return Scheduler(
-        settings,
-        queue,
-        Store.__new__(Store),
-        load_catalog(),
-        pool,
-        clock,
-        _recipes=simulated_recipes(),
-    )
+    scheduler = Scheduler(settings, queue, Store.__new__(Store), load_catalog(), pool, clock)
+    scheduler.recipes.know(simulated_recipes())
+    return scheduler
 
 
 def beat_of(name: str, engine: str, state: str, *, draining: bool = False) -> dict[str, str]:

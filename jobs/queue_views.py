@@ -100,6 +100,16 @@ class QueueViews(QueueScript):
                 pipe.hget(self.key(f"job:{job_id}"), "state")
             return [state or "" for state in pipe.execute()]
 
+    def parts_waiting(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Job -> units of it that wait beside the shards that nobody had yet: parts, retries."""
+        if not job_ids:
+            return {}
+        with explained():
+            pipe = self._client.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.zcard(self.key(f"retry:{job_id}"))
+            return dict(zip(job_ids, map(int, pipe.execute()), strict=True))
+
     def finishing(self, limit: int = 1000) -> list[str]:
         """Jobs that await the scheduler's last word: all accounted for, or cancelled and idle."""
         with explained():

@@ -19,13 +19,17 @@ from scheduler.finish import finish_ready
 
 log = logging.getLogger(__name__)
 
-#: How often finished jobs are looked for, a lost memory of Redis, and what deaths left behind.
-FINISH_S, MEMORY_S, SWEEP_S = 0.5, 5.0, 6 * 3600.0
+#: How often is looked for leases that ran out, finished jobs, a lost memory of Redis, and what
+#: deaths left behind.
+REAP_S, FINISH_S, MEMORY_S, SWEEP_S = 0.5, 0.5, 5.0, 6 * 3600.0
+#: Leases that one call ends: Redis answers nobody else meanwhile.
+REAPED = 100
 
 
 @dataclass
 class Chores:
-    """Finishes jobs, reads the queue back from the store where Redis lost it, and sweeps.
+    """Ends leases that ran out, finishes jobs, reads the queue back from the store where Redis
+    lost it, and sweeps.
 
     Each may be done by two schedulers at once, and begun anew by the next one.
     """
@@ -38,6 +42,7 @@ class Chores:
     def start(self, stop: threading.Event) -> list[threading.Thread]:
         """Begin; the threads end when told to stop, each after what it has in hand."""
         chores = (
+            ("reap", self.reap, REAP_S),
             ("finish", self.finish, FINISH_S),
             ("memory", self.remember, MEMORY_S),
             ("sweep", self.sweep, SWEEP_S),
@@ -49,6 +54,11 @@ class Chores:
         for thread in threads:
             thread.start()
         return threads
+
+    def reap(self) -> None:
+        """End all leases that ran out: where a node died, thousands at once."""
+        while self.queue.reap(REAPED) >= REAPED:
+            pass
 
     def finish(self) -> None:
         """Finish every job that is accounted for."""

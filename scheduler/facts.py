@@ -33,6 +33,8 @@ class EngineDemand:
     idle_ms: int = 0
     #: How long it has had work, and nobody who rendered any of it.
     starved_ms: int = 0
+    #: Renderers that it may have at most: those that are there, where none can be started.
+    most: int = 1_000_000
 
     @property
     def units(self) -> int:

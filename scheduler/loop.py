@@ -3,14 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ray.exceptions import RayError
 from redis import RedisError
 
 from jobs.catalog import Catalog
-from jobs.errors import DamagedJob, FewstepError, NotFound
+from jobs.errors import FewstepError
 from jobs.queue_values import QueueJob
 from jobs.recipe import Recipe
 from jobs.records import LoadTimes
@@ -20,9 +21,10 @@ from jobs.specs import read_job
 from jobs.store import Store
 from scheduler.chores import Chores
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
-from scheduler.observing import BEAT_FIELDS, Beats, demand_of, waits
+from scheduler.observing import BEAT_FIELDS, Beats, demand_of, ends_soon, waits
 from scheduler.policy import decide, placement_of
 from scheduler.pool import Pool
+from scheduler.recipes import KEPT, Recipes
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +52,7 @@ class Scheduler:
     catalog: Catalog
     pool: Pool
     clock: Callable[[], float] = time.monotonic
-    _recipes: dict[str, Recipe] = field(default_factory=dict)
-    _bases: dict[str, str] = field(default_factory=dict)
+    recipes: Recipes = field(init=False)
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
     #: Renderer -> when it was told to drain.
@@ -63,6 +64,12 @@ class Scheduler:
     _asked_at: float = float("-inf")
     #: Engine -> what loading it took, as its renderers measured.
     _loads: dict[str, LoadTimes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        def read(tenant: str, job_id: str) -> Recipe:
+            return read_job(self.store, self.settings.s3_prefix, tenant, job_id).recipe
+
+        self.recipes = Recipes(read, self.clock)
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop; a step that fails is logged and repeated."""
@@ -76,6 +83,7 @@ class Scheduler:
             except (FewstepError, RedisError, RayError) as error:
                 log.warning("step_failed error=%s", error)
             stop.wait(min(LONGEST_S, max(PERIOD_S, (time.thread_time() - began) / SHARE)))
+        self.recipes.close()
         for thread in (beats, *chores):
             thread.join()
 
@@ -90,14 +98,13 @@ class Scheduler:
 
     def step(self) -> Decision:
         """One round: observe, decide, apply."""
-        self.queue.reap()
         facts = self.observe()
         self._tell(facts)
         decision = decide(facts)
         self.apply(decision)
         placed = placement_of(facts, decision)
-        lost = placed.wanted.keys() - self._recipes.keys()
-        self.queue.place(replace(placed, unreadable=sorted(lost)))
+        lost = sorted(engine for engine in placed.wanted if engine not in self.recipes)
+        self.queue.place(replace(placed, unreadable=lost))
         return decision
 
     def _tell(self, facts: Facts) -> None:
@@ -119,7 +126,7 @@ class Scheduler:
             del self._drained_at[gone]
         self._loads |= beats.loads
         self._working = beats.working
-        demands = self._demands(jobs, {actor.engine_key for actor in actors}, beats)
+        demands = self._demands(jobs, Counter(actor.engine_key for actor in actors), beats)
         renderers = [
             RendererFact(
                 actor.name,
@@ -163,37 +170,46 @@ class Scheduler:
             self._drained_at[name] = self.clock()
             self.queue.note_pool_change("drained", name)
         for engine_key, count in decision.start.items():
-            recipe = self._recipes.get(engine_key)
+            recipe = self.recipes.get(engine_key)
             if recipe is None:
-                # None of its jobs could be read; the log says why.
+                # Forgotten between two steps: it is read again.
                 continue
             for _ in range(count):
                 self.queue.note_pool_change("started", self.pool.start(recipe))
 
-    def _demands(self, jobs: list[QueueJob], held: set[str], beats: Beats) -> list[EngineDemand]:
+    def _demands(
+        self, jobs: list[QueueJob], held: Mapping[str, int], beats: Beats
+    ) -> list[EngineDemand]:
         """What each engine has to do; engines that only hold renderers are listed as idle."""
         by_engine: dict[str, list[QueueJob]] = {key: [] for key in held}
         for job in jobs:
             if waits(job):
                 by_engine.setdefault(job.engine_key, []).append(job)
-        for memory in (self._busy_at, self._served_at):
-            for key in memory.keys() - by_engine.keys():
-                del memory[key]
+        self.recipes.look(by_engine)
+        self._forget(by_engine, jobs)
+        parts = self.queue.parts_waiting(
+            [job.job_id for job in jobs if ends_soon(job, beats.working.get(job.engine_key, 0))]
+        )
         demands = []
         for key, own in sorted(by_engine.items()):
-            self._learn(key, own)
-            demand = demand_of(key, own, self._base_of(key), self._loads.get(key))
+            demand = demand_of(key, own, self.recipes.base_of(key), self._loads.get(key), parts)
+            if key not in self.recipes:
+                # It cannot be started: what is there of it stays, and it takes no slot.
+                demand = replace(demand, most=held.get(key, 0))
             # While it loads it has not been served; one that cannot load had its turn.
             served = not own or any(job.units_in_flight for job in own) or key in beats.broken
             demands.append(self._timed(demand, served))
         return demands
 
-    def _base_of(self, engine_key: str) -> str:
-        """The key of its base, worked out once: it is a digest. Empty for an engine not known."""
-        recipe = self._recipes.get(engine_key)
-        if recipe is not None and engine_key not in self._bases:
-            self._bases[engine_key] = recipe.base_key
-        return self._bases.get(engine_key, "")
+    def _forget(self, engines: Mapping[str, Sequence[QueueJob]], jobs: list[QueueJob]) -> None:
+        """Of engines that are neither wanted nor there, keep no more than what is of use."""
+        for memory in (self._busy_at, self._served_at):
+            for key in memory.keys() - engines.keys():
+                del memory[key]
+        unused = [key for key in self._loads if key not in engines]
+        for key in unused[: max(0, len(self._loads) - KEPT)]:
+            del self._loads[key]
+        self.recipes.forget(engines.keys(), {job.job_id for job in jobs})
 
     def _timed(self, demand: EngineDemand, served: bool) -> EngineDemand:
         """The demand with how long its engine has been idle, or was not served."""
@@ -207,15 +223,3 @@ class Scheduler:
             idle_ms=round((now - self._busy_at[key]) * 1e3),
             starved_ms=round((now - self._served_at[key]) * 1e3),
         )
-
-    def _learn(self, engine_key: str, jobs: list[QueueJob]) -> None:
-        """Read the recipe that an engine key stands for, once, from one of its jobs."""
-        for job in jobs if engine_key not in self._recipes else ():
-            try:
-                spec = read_job(self.store, self.settings.s3_prefix, job.tenant, job.job_id)
-            except (NotFound, DamagedJob) as error:
-                # One job whose file is gone must not hold up everybody else's.
-                log.error("job_unreadable job=%s error=%s", job.job_id, error)
-                continue
-            self._recipes[engine_key] = spec.recipe
-            return

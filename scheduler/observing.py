@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
@@ -54,14 +55,26 @@ def waits(job: QueueJob) -> bool:
     return job.state == "run" or job.units_in_flight > 0
 
 
+def ends_soon(job: QueueJob, working: int) -> bool:
+    """Whether its last shards may have been divided among so many renderers."""
+    return job.state == "run" and job.images_waiting > 0 and job.shards - job.cursor < working
+
+
 def demand_of(
-    engine_key: str, jobs: Iterable[QueueJob], base_key: str, load: LoadTimes | None
+    engine_key: str,
+    jobs: Iterable[QueueJob],
+    base_key: str,
+    load: LoadTimes | None,
+    parts: Mapping[str, int] = MappingProxyType({}),
 ) -> EngineDemand:
-    """What these jobs want of their engine, by tenant and priority."""
+    """What these jobs want of their engine, by tenant and priority.
+
+    `parts`: of jobs that end soon, units that wait beside the shards that nobody had yet.
+    """
     work: dict[tuple[str, int], Work] = {}
     for job in jobs:
         waiting = job.images_waiting if job.state == "run" else 0
-        units = -(-waiting // job.shard_images) + job.units_in_flight
+        units = _units_waiting(job, waiting, parts.get(job.job_id, 0)) + job.units_in_flight
         cost = (waiting + job.images_in_flight) * job.image_cost
         if units:
             key = (job.tenant, job.priority)
@@ -74,6 +87,12 @@ def demand_of(
     return EngineDemand(
         engine_key, demand.work, base_key, load.total_ms / 1000, max(0.0, refit_ms) / 1000
     )
+
+
+def _units_waiting(job: QueueJob, images: int, parts: int) -> int:
+    """Units that so many waiting images are: whole shards, or more where some were divided."""
+    whole = -(-images // job.shard_images)
+    return max(whole, parts + min(whole, job.shards - job.cursor)) if images else 0
 
 
 def _load(text: str) -> LoadTimes | None:

@@ -59,7 +59,8 @@ def targets(facts: Facts) -> dict[str, int]:
             key = one.engine_key
             units[key] += sum(work.units for work in works)
             cost[key] += sum(work.cost_s for work in works)
-            more = _enough(facts, units[key], cost[key]) - given.get(key, 0) if works else 0
+            enough = min(one.most, _enough(facts, units[key], cost[key]))
+            more = enough - given.get(key, 0) if works else 0
             if more > 0:
                 has, old = given.get(key, 0), one.starved_ms >= DEFER_MS
                 asks.append(_Ask(key, more, weights[key], held[key] - has, old, fresh=not has))

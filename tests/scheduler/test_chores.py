@@ -16,6 +16,7 @@ from jobs.store import Store
 from scheduler import chores
 from scheduler.chores import Chores
 from scheduler.loop import Scheduler
+from tests.jobs.conftest import request_for
 from tests.rendered_jobs import CATALOG, PREFIX, Workshop
 from tests.servers import running_redis, wait_until
 
@@ -36,6 +37,7 @@ def shop(client: redis.Redis, store: Store) -> Workshop:
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chores, "REAP_S", 0.05)
     monkeypatch.setattr(chores, "FINISH_S", 0.02)
     monkeypatch.setattr(chores, "MEMORY_S", 0.05)
 
@@ -130,3 +132,38 @@ def test_one_job_whose_file_is_damaged_keeps_no_other_out(
         whole.id
     ]
     shop.queue.finish(whole.id, "failed")
+
+
+def test_a_node_that_died_with_hundreds_of_leases_is_reaped_at_once(
+    shop: Workshop, client: redis.Redis
+) -> None:
+    now = [1_000_000]
+    queue = ShardQueue(client, clock=lambda: now[0])
+    queue.submit(request_for(images=250, shard_images=1, unit_cost=1.0))
+    for number in range(4):
+        queue.claim("w", f"n{number}", "engine", 64, 1_000)
+    now[0] += 1_001
+    Chores(Settings(s3_prefix=PREFIX), queue, shop.store, CATALOG).reap()
+    assert queue.leases() == []
+
+
+def test_leases_end_also_while_a_step_hangs(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = shop.submit(ROWS)
+    go_on, asked = threading.Event(), threading.Event()
+
+    def hangs(_: Looks) -> list[Any]:
+        asked.set()
+        assert go_on.wait(60)
+        return []
+
+    monkeypatch.setattr(Looks, "actors", hangs)
+    with scheduling(shop):
+        try:
+            assert asked.wait(30)
+            shop.queue.claim("w", "n", job.recipe.engine_key, 1, 1_000)
+            assert shop.record(job.id).units_in_flight == 1
+            wait_until(lambda: not shop.record(job.id).units_in_flight, "the lease's end", 30)
+        finally:
+            go_on.set()

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from jobs.recipe import Recipe, RecipeRequest
 from jobs.records import LoadTimes
 from jobs.redis_client import control_client
 from jobs.rows import Row
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
+from scheduler import loop, recipes
 from scheduler.facts import LOAD_S, Decision, Facts
 from scheduler.loop import BEAT_S, TOLD_S, Scheduler
 from scheduler.pool import PoolActor
@@ -26,12 +28,18 @@ class Placed:
 
     there: list[PoolActor] = field(default_factory=list)
     drained: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    size: int = 2
 
     def actors(self) -> list[PoolActor]:
         return self.there
 
     def slots(self) -> int:
-        return 2
+        return self.size
+
+    def start(self, recipe: Recipe) -> str:
+        self.started.append(recipe.engine_key)
+        return f"renderer-{recipe.engine_key}-{len(self.started)}"
 
     def drain(self, name: str) -> None:
         self.drained.append(name)
@@ -41,6 +49,12 @@ class Placed:
 def shop(redis_url: str, store: Store) -> Iterator[Workshop]:
     with control_client(redis_url) as client:
         yield Workshop(ShardQueue(client), store)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is slow because the machine is busy is waited for."""
+    monkeypatch.setattr(recipes, "PATIENCE_S", 30)
 
 
 @pytest.fixture
@@ -157,3 +171,62 @@ def test_who_was_told_to_drain_counts_as_draining_before_its_next_beat(
     assert [one.draining for one in scheduler.observe().renderers] == [True]
     now[0] += TOLD_S + 1
     assert [one.draining for one in scheduler.observe().renderers] == [False]
+
+
+def test_parts_of_a_divided_shard_are_work_for_as_many_renderers(
+    shop: Workshop, scheduler: Scheduler
+) -> None:
+    job = shop.submit(ROWS, repeats=8, shard_images=80)
+    key = job.recipe.engine_key
+    shop.queue.note_working({key: 5})
+    for number in range(5):
+        shop.queue.heartbeat(f"w{number}", {"engine_key": key, "state": "idle", "load": ""})
+    [lease] = shop.claim(job)
+    assert lease.images < 80, "its last shard was not divided"
+    waiting = shop.queue.parts_waiting([job.id])[job.id]
+    assert waiting > 1
+    [demand] = scheduler.observe().demands
+    assert demand.units == waiting + 1
+    assert demand.cost_s == pytest.approx(80 * shop.record(job.id).unit_cost)
+
+
+def test_an_engine_of_which_no_job_reads_takes_no_slot(
+    shop: Workshop, scheduler: Scheduler, pool: Placed
+) -> None:
+    damaged = shop.submit(ROWS, shard_images=1, priority=9)
+    whole = shop.submit(ROWS, shard_images=1, recipe=RecipeRequest(accelerator="none"))
+    shop.store.put(shop.layout(damaged).job, b"{}")
+    pool.size = 1
+    scheduler.step()
+    assert pool.started == [whole.recipe.engine_key]
+    placed = shop.queue.placement()
+    assert placed is not None
+    assert placed.wanted == {damaged.recipe.engine_key: 0, whole.recipe.engine_key: 1}
+    assert list(placed.unreadable) == [damaged.recipe.engine_key]
+
+
+def test_what_is_there_of_such_an_engine_stays(
+    shop: Workshop, scheduler: Scheduler, pool: Placed
+) -> None:
+    """The store is away just after a restart: nobody at work is sent home for it."""
+    job = shop.submit(ROWS)
+    shop.store.put(shop.layout(job).job, b"{}")
+    key = job.recipe.engine_key
+    pool.there = [PoolActor(f"renderer-{key}-1", key)]
+    assert scheduler.step() == Decision()
+
+
+def test_what_loading_took_is_not_remembered_for_ever(
+    shop: Workshop, scheduler: Scheduler, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "KEPT", 2)
+    load = LoadTimes(base_ms=1_000).model_dump_json()
+    for number in range(5):
+        now[0] += BEAT_S
+        shop.queue.heartbeat("w", {"engine_key": f"engine-{number}", "load": load})
+        scheduler.observe()
+    job = shop.submit(ROWS)
+    shop.queue.leave("w")
+    scheduler.observe()
+    assert len(scheduler._loads) == 2
+    assert job.recipe.engine_key not in scheduler._loads
