@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(with_job_options(submit))
     app.command("jobs")(list_jobs)
-    for command in (show, watch, cancel, pause, resume, priority, failed, fetch):
+    for command in (show, watch, cancel, pause, resume, priority, budget, failed, fetch):
         app.command()(command)
     app.command("retry-failed")(retry_failed)
 
@@ -89,7 +89,9 @@ def list_jobs(
 
     with client_here() as client:
         views = client.jobs(state=state, model=model, name=name, limit=limit)
-    as_json({"jobs": [view.model_dump() for view in views]}) if json else show_jobs(views)
+    as_json({"jobs": [view.model_dump(mode="json") for view in views]}) if json else show_jobs(
+        views
+    )
 
 
 def show(job_id: JobId, *, json: AsJson = False) -> None:
@@ -110,7 +112,7 @@ def watch(job_id: JobId, *, json: AsJson = False) -> None:
                 bar(view)
         held_up = _held_up(client, view)
     _tell(view, held_up, json=json)
-    if view.state != JobState.DONE:
+    if view.state not in (JobState.DONE, JobState.STOPPED):
         raise typer.Exit(1)
 
 
@@ -134,6 +136,27 @@ def priority(
 ) -> None:
     """Serve a job earlier or later, from the next shard on."""
     _ask(lambda client: client.set_priority(job_id, number), json=json)
+
+
+def budget(
+    job_id: JobId,
+    max_images: Annotated[
+        str | None, typer.Option(metavar="N|none", help="Images that are let through.")
+    ] = None,
+    max_device_seconds: Annotated[
+        str | None, typer.Option(metavar="S|none", help="Seconds of devices.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="TIME|none", help="As 2026-12-01T18:00Z.")
+    ] = None,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Give a job other limits; one that stopped at a limit goes on where that is raised."""
+    from fewstep.request import limits_of
+
+    limits = limits_of(max_images, max_device_seconds, deadline)
+    _ask(lambda client: client.set_budget(job_id, **limits), json=json)
 
 
 def pause(job_id: JobId, *, json: AsJson = False) -> None:
@@ -225,4 +248,6 @@ def _held_up(client: Client, view: JobView) -> str:
 def _tell(view: JobView, held_up: str = "", *, json: bool) -> None:
     from fewstep.report import show_job
 
-    as_json({**view.model_dump(), "held_up": held_up}) if json else show_job(view, held_up)
+    as_json({**view.model_dump(mode="json"), "held_up": held_up}) if json else show_job(
+        view, held_up
+    )

@@ -124,7 +124,9 @@ def _follow(stack: Stack, client: Client, job_id: str) -> JobView:
 
 def _check_end(view: JobView) -> None:
 
-    if view.state != JobState.DONE:
+    if view.state == JobState.STOPPED:
+        note(view.reason)
+    elif view.state != JobState.DONE:
         raise RenderFailed(
             f"the job {view.state}: {view.reason or 'no reason was given'}",
             where=view.id,

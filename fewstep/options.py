@@ -63,6 +63,15 @@ MaxFailed = Annotated[
         "1,000.",
     ),
 ]
+MaxImages = Annotated[
+    int | None, typer.Option(help="Stop after so many images; `fewstep budget` raises it.")
+]
+MaxDeviceSeconds = Annotated[
+    float | None, typer.Option(help="Stop when devices have worked for so many seconds.")
+]
+Deadline = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Stop then, e.g. 2026-12-01T18:00Z.")
+]
 Expand = Annotated[
     str | None,
     typer.Option(
@@ -134,6 +143,9 @@ class JobOptions:
     shard_images: int | None
     priority: int
     max_failed_rows: str | None
+    max_images: int | None
+    max_device_seconds: float | None
+    deadline: str | None
     column: list[str] | None
     drop: list[str] | None
     bad_rows: str
@@ -165,6 +177,9 @@ def job_options(
     shard_images: ShardImages = None,
     priority: Priority = 4,
     max_failed_rows: MaxFailed = None,
+    max_images: MaxImages = None,
+    max_device_seconds: MaxDeviceSeconds = None,
+    deadline: Deadline = None,
     column: Column = None,
     drop: Drop = None,
     bad_rows: BadRows = "refuse",

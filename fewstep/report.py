@@ -112,6 +112,7 @@ def show_job(view: JobView, held_up: str = "") -> None:
         "images": f"{view.done} of {view.images} done, {view.failed} failed{_of_limit(view)}",
         "shards": f"{view.shards}, {view.shards_running} running",
         "priority": view.priority,
+        **_budget(view),
         "submitted": clock(view.submitted_ms),
         "images/s": f"{view.images_per_second:.2f}" if view.images_per_second else "-",
         "recipe": ", ".join(
@@ -128,6 +129,22 @@ def show_job(view: JobView, held_up: str = "") -> None:
     for number, warning in enumerate(view.warnings, start=1):
         pairs[f"note {number}"] = warning
     show_pairs(view.id, pairs)
+
+
+def _budget(view: JobView) -> dict[str, object]:
+    """The limits that there are, and what of the device's is spent."""
+    limits = {
+        name: value
+        for name, value in view.budget.model_dump(mode="json").items()
+        if value is not None
+    }
+    if not limits:
+        return {}
+    told = ", ".join(f"{name} {value}" for name, value in limits.items())
+    used = (
+        "" if view.device_seconds is None else f" ({view.device_seconds:.1f} device-seconds spent)"
+    )
+    return {"budget": told + used}
 
 
 def _of_limit(view: JobView) -> str:

@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fewstep.options import JobOptions, accelerator_of, checked, limit_of, styles_of
+from jobs.budget import Budget
 from jobs.client_upload import TEMPLATE
 from jobs.errors import InvalidInput
 from jobs.job import JobRequest
@@ -54,11 +55,39 @@ def request_of(options: JobOptions) -> JobRequest:
         shard_images=options.shard_images,
         priority=options.priority,
         max_failed_rows=limit_of(options.max_failed_rows),
+        max_images=options.max_images,
+        max_device_seconds=options.max_device_seconds,
+        deadline=options.deadline,
         source=reading_of(options.column, options.drop, options.bad_rows),
         expand=expansion_of(
             options.expand, options.expand_count, options.expand_seed, options.list
         ),
     )
+
+
+def limits_of(
+    max_images: str | None, max_device_seconds: str | None, deadline: str | None
+) -> dict[str, Any]:
+    """The limits that `fewstep budget` changes; raises InvalidInput naming the option."""
+    given = {
+        "max_images": max_images,
+        "max_device_seconds": max_device_seconds,
+        "deadline": deadline,
+    }
+    told = {name: value for name, value in given.items() if value is not None}
+    if not told:
+        raise InvalidInput(
+            "no limit is given",
+            where="budget",
+            remedy="--max-images, --max-device-seconds, --deadline",
+        )
+    budget = checked(Budget, **{name: _number(value) for name, value in told.items()})
+    return {name: getattr(budget, name) for name in told}
+
+
+def _number(text: str) -> str | int | float | None:
+    """`none`, a number, or what is none."""
+    return None if text == "none" else limit_of(text)
 
 
 def reading_of(columns: Sequence[str] | None, drop: Sequence[str] | None, bad_rows: str) -> Reading:

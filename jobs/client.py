@@ -96,6 +96,13 @@ class Client:
         """Serve the job with this priority (0 to 9) from now on."""
         return self._wire.run(calls.set_priority(job_id, priority))
 
+    def set_budget(self, job_id: str, **limits: Any) -> JobView:
+        """Give a job other limits: `max_images`, `max_device_seconds`, `deadline`; None: none.
+
+        One that stopped at a limit goes on where that is raised.
+        """
+        return self._wire.run(calls.set_budget(job_id, limits))
+
     def retry_failed(
         self, job_id: str, *, unfinished: bool = False, idempotency_key: str | None = None
     ) -> Submission:

@@ -82,6 +82,10 @@ class AsyncClient:
         """Serve the job with this priority (0 to 9) from now on."""
         return await self._wire.run(calls.set_priority(job_id, priority))
 
+    async def set_budget(self, job_id: str, **limits: Any) -> JobView:
+        """Give a job other limits; see `Client.set_budget`."""
+        return await self._wire.run(calls.set_budget(job_id, limits))
+
     async def retry_failed(
         self, job_id: str, *, unfinished: bool = False, idempotency_key: str | None = None
     ) -> Submission:

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -95,6 +96,15 @@ def steer(job_id: str, verb: str) -> Call[JobView]:
 def set_priority(job_id: str, priority: int) -> Call[JobView]:
     """Change a job's priority."""
     return Call("PATCH", path_of(job_id), view_of, {"json": {"priority": priority}})
+
+
+def set_budget(job_id: str, limits: dict[str, Any]) -> Call[JobView]:
+    """Change a job's limits."""
+    told = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in limits.items()
+    }
+    return Call("PATCH", path_of(job_id), view_of, {"json": told})
 
 
 def retry_failed(job_id: str, *, unfinished: bool, key: str | None) -> Call[Submission]:

@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from jobs.budget import Budget
 from jobs.errors import Conflict, NotFound
+from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.queue_values import WantedState
 from jobs.recipe import Frozen
@@ -96,6 +98,19 @@ def read_rank(store: Store, layout: JobLayout, queue_id: str) -> int | None:
         return Rank.model_validate_json(store.get(key)).priority
     except (NotFound, ValidationError):
         return None
+
+
+def write_budget(store: Store, layout: JobLayout, budget: Budget) -> None:
+    """Write down the budget that a job has from now on."""
+    _put(store, layout.control(0, "budget"), budget.model_dump_json().encode())
+
+
+def read_budget(store: Store, layout: JobLayout, job: Job) -> Budget:
+    """The budget of a job: the one that it was given last, or its own."""
+    try:
+        return Budget.model_validate_json(store.get(layout.control(0, "budget")))
+    except (NotFound, ValidationError):
+        return job.only()
 
 
 def _course_key(layout: JobLayout, queue_id: str) -> str:

@@ -6,8 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
+from jobs.budget import Budget
 from jobs.errors import InvalidInput, TooLarge
-from jobs.job import MAX_OBJECTS, MAX_SHARDS, Job, JobRequest, Rows, choose_shard_images
+from jobs.job import (
+    MAX_OBJECTS,
+    MAX_SHARDS,
+    Job,
+    JobRequest,
+    Output,
+    Rows,
+    choose_shard_images,
+)
 from jobs.keys import Quota
 from jobs.layout import JobLayout
 from jobs.licences import licence_notes
@@ -104,8 +113,9 @@ def draft_job(
 ) -> Job:
     """The job as it will be accepted; raises InvalidInput for too many shards or objects."""
     images = rows.count * request.repeats
-    _check_output(request, images)
-    size = request.shard_images or choose_shard_images(images, recipe.batch_images)
+    through = request.images_of(images)
+    check_objects(request.output, through)
+    size = request.shard_images or _shard_images(images, through, recipe)
     if -(-images // size) > MAX_SHARDS:
         raise InvalidInput(
             f"{images} images in shards of {size} are more than {MAX_SHARDS} shards",
@@ -125,7 +135,8 @@ def draft_job(
         output=request.output,
         shard_images=size,
         priority=request.priority,
-        max_failed_rows=request.failed_limit(images),
+        max_failed_rows=request.failed_limit(through),
+        **dict(request.only()),
         submitted_ms=now_ms,
         request_sha256=_request_digest(request, rows),
         warnings=tuple(_warnings(request, recipe, tally)),
@@ -133,8 +144,16 @@ def draft_job(
     )
 
 
-def _check_output(request: JobRequest, images: int) -> None:
-    if request.output == "objects" and images > MAX_OBJECTS:
+def _shard_images(images: int, through: int, recipe: Recipe) -> int:
+    """About sixteen shards of what its budget lets through, as long as all of it has room."""
+    size = choose_shard_images(through, recipe.batch_images)
+    roomy = -(-images // size) <= MAX_SHARDS
+    return size if roomy else choose_shard_images(images, recipe.batch_images)
+
+
+def check_objects(output: Output, images: int) -> None:
+    """Refuse more single objects than a store is to hold of one job."""
+    if output == "objects" and images > MAX_OBJECTS:
         raise InvalidInput(
             f"{images} pictures as single objects: at most {MAX_OBJECTS} are",
             where="output",
@@ -178,22 +197,27 @@ def _warnings(request: JobRequest, recipe: Recipe, tally: RowTally) -> Iterator[
     yield from licence_notes(recipe.licences)
 
 
-def order_of(job: Job, quota: Quota | None = None) -> SubmitRequest:
+def order_of(
+    job: Job, quota: Quota | None = None, budget: Budget | None = None, before_ms: int = 0
+) -> SubmitRequest:
     """What the queue is told of a job; raises InvalidInput for what it cannot hold.
 
-    Without a quota, the tenant's share and limits are the queue's own.
+    Without a quota, the tenant's share and limits are the queue's own; without a budget, the job's
+    own holds, of which `before_ms` of devices are spent.
     """
+    budget = budget or job.only()
     order = SubmitRequest(
         job_id=job.id,
         tenant=job.tenant,
         engine_key=job.recipe.engine_key,
-        images=job.images,
+        images=budget.images_of(job.images),
         shard_images=job.shard_images,
         spec_sha256=job.request_sha256,
         priority=job.priority,
         unit_cost=device_seconds(job.recipe),
         batch_images=job.recipe.batch_images,
         max_failed=job.max_failed_rows,
+        limits=budget.limits(job.images, job.shard_images, before_ms),
     )
     if quota is None:
         return order

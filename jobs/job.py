@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from jobs.budget import Budget
 from jobs.recipe import Frozen, Name, Recipe, RecipeRequest
 from jobs.rows import Row
 from jobs.seeds import MAX_SEED, image_seed, repeat_seed
@@ -28,7 +29,7 @@ Output = Literal["webdataset", "objects"]
 ColumnKind = Literal["bool", "int", "float", "string"]
 
 
-class JobRequest(Frozen):
+class JobRequest(Budget):
     """What a user submits beside the prompts."""
 
     recipe: RecipeRequest = RecipeRequest()
@@ -85,7 +86,7 @@ class Rows(Frozen):
     rejected: int = 0
 
 
-class Job(Frozen):
+class Job(Budget):
     """An accepted job, as `job.json` holds it. Times are milliseconds since 1970 (UTC)."""
 
     id: str
@@ -209,6 +210,9 @@ class JobView(Frozen):
     images_per_second: float | None = None
     eta_s: float | None = None
     prefix: str
+    #: Its budget as it is now, and what of it is spent: seconds of devices, where known.
+    budget: Budget = Budget()
+    device_seconds: float | None = None
     warnings: tuple[str, ...] = Field(default=(), strict=False)
     recipe: dict[str, Any] = Field(default_factory=dict)
 

@@ -1,5 +1,5 @@
 -- What every part of the queue's script stands on. The parts, in this order, are one script:
--- queue_base, queue_order (who is next), queue_steps (what becomes of a unit), shard_queue (the ops).
+-- queue_base, queue_order (who is next), queue_steps (what becomes of a unit), queue_limits, shard_queue (the ops).
 --
 -- KEYS[1] key prefix with its hash tag; every key begins with it, so the queue lives in one slot
 -- ARGV[1] op    ARGV[2] now in ms, '0' for the server's clock (tests override)    ARGV[3..] arguments

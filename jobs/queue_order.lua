@@ -109,12 +109,16 @@ end
 -- The last shards of a job, fewer than the renderers at work on its engine, are handed out in parts of
 -- whole batches, so that no one renderer holds up its end. Returns the unit to hand out first.
 local function tailed(j, k, left)
-  local f = get(j, 'engine', 'batch_images')
+  local f = get(j, 'engine', 'batch_images', 'cut')
   local working, batch = tonumber(call('HGET', P .. 'working', f[1]) or 1), tonumber(f[2])
   local first, stop = span(j, int(k))
   local batches = math.ceil((stop - first) / batch)
   local parts = math.min(math.ceil(working / left), batches)
-  if parts < 2 then return int(k) end
+  if parts < 2 then
+    -- Where a limit cuts the last shard, the rest of it may follow: it is a part as well.
+    if f[3] ~= '1' or left > 1 then return int(k) end
+    parts = 1
+  end
   local step = math.ceil(batches / parts) * batch
   call('HSET', of('split', j), k, int(stop - first))
   for a = first, stop - 1, step do
@@ -123,7 +127,7 @@ local function tailed(j, k, left)
     -- What is handed out now does not wait.
     if a > first then call('ZADD', of('retry', j), 0, u) end
   end
-  return int(k) .. ':' .. int(first) .. '-' .. int(first + step)
+  return int(k) .. ':' .. int(first) .. '-' .. int(math.min(first + step, stop))
 end
 
 -- A unit of the job to hand out, and whether asking again may find one.

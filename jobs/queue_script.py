@@ -24,7 +24,7 @@ def key_prefix(prefix: str = "{fewstep}") -> str:
 def script_text() -> str:
     """The Lua source that every op runs: one script, its ops after what they are made of."""
     folder = files("jobs")
-    names = ("queue_base", "queue_order", "queue_steps", "shard_queue")
+    names = ("queue_base", "queue_order", "queue_steps", "queue_limits", "shard_queue")
     parts = (folder.joinpath(f"{name}.lua") for name in names)
     return "\n".join(part.read_text(encoding="utf-8") for part in parts)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jobs.errors import InvalidInput
+from jobs.queue_limits import UNLIMITED, Limits
 
 SubmitOutcome = Literal["ok", "duplicate", "conflict", "full"]
 RenewAnswer = Literal["ok", "pause", "cancel", "lost"]
@@ -16,7 +17,8 @@ FinishAnswer = Literal["ok", "duplicate", "conflict", "not_ready", "unknown"]
 #: Who decides between two finishers: the store (`If-None-Match` works) or Redis (it does not).
 Arbiter = Literal["s3", "redis"]
 WantedState = Literal["run", "pause", "cancel"]
-Outcome = Literal["done", "failed", "cancelled"]
+#: `stopped`: at a limit of its budget.
+Outcome = Literal["done", "stopped", "failed", "cancelled"]
 
 #: One bit per shard: 8 million of them are a megabyte of Redis.
 MAX_SHARDS = 8_000_000
@@ -81,6 +83,7 @@ class SubmitRequest:
     tenant_jobs: int | None = None
     #: Images that may fail before the job is stopped; None: any number.
     max_failed: int | None = None
+    limits: Limits = UNLIMITED
 
     def __post_init__(self) -> None:
         for name in ("job_id", "tenant", "engine_key", "spec_sha256"):
@@ -144,6 +147,8 @@ class DoneUnit:
 
     unit: str
     failed: int = 0
+    #: What the device spent on it, where that counts.
+    device_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +168,10 @@ class QueueJob:
     job_id: str
     tenant: str
     engine_key: str
-    #: run, pause, cancel, stop (too many images failed), fin (all are accounted for), closed.
+    #: run, pause, cancel, stop (too many images failed, or a limit), fin (all are accounted for),
+    #: closed.
     state: str
-    #: done, failed or cancelled once closed, else "".
+    #: done, stopped, failed or cancelled once closed, else "".
     outcome: str
     priority: int
     images: int
@@ -199,6 +205,14 @@ class QueueJob:
     discard: bool = False
     #: Images of which the device's time is in `device_ms`: not those that were adopted or restored.
     timed_images: int = 0
+    limits: Limits = UNLIMITED
+    #: The limit that stopped it, if one did.
+    limit: str = ""
+
+    @property
+    def spent_ms(self) -> int:
+        """Milliseconds of devices, also those before the queue knew it."""
+        return self.limits.before_ms + self.device_ms
 
     @property
     def image_cost(self) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from jobs.queue_limits import Limits
 from jobs.queue_script import QueueScript
 from jobs.queue_values import (
     EngineBacklog,
@@ -16,7 +17,8 @@ from jobs.redis_client import explained
 _FIELDS = (
     "tenant engine state outcome priority images shard_images shards cursor done failed dead units "
     "leased device_ms unit_cost sha256 restoring submitted_ms first_claim_ms last_progress_ms "
-    "finished_ms max_attempts max_failed reason round discard timed"
+    "finished_ms max_attempts max_failed reason round discard timed cut max_device_ms deadline_ms "
+    "before_ms limit"
 ).split()
 
 
@@ -184,6 +186,18 @@ def _job(job_id: str, record: Mapping[str, str]) -> QueueJob:
         round=number("round"),
         discard=record.get("discard") == "1",
         timed_images=number("timed"),
+        limits=_limits(record),
+        limit=record.get("limit", ""),
+    )
+
+
+def _limits(record: Mapping[str, str]) -> Limits:
+    device, deadline = record.get("max_device_ms"), record.get("deadline_ms")
+    return Limits(
+        cut=record.get("cut") == "1",
+        device_ms=int(device) if device else None,
+        deadline_ms=int(deadline) if deadline else None,
+        before_ms=int(record.get("before_ms", 0)),
     )
 
 

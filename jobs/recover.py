@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from jobs.control import Course, read_course, read_rank
+from jobs.control import Course, read_budget, read_course, read_rank
 from jobs.errors import BadConfiguration, DamagedJob, InvalidInput, NotFound
 from jobs.job import Job
 from jobs.key_store import KeyStore
@@ -16,7 +16,7 @@ from jobs.manifest import Manifest
 from jobs.queue_values import DoneUnit, QueueJob
 from jobs.rounds import Accepted, order_of_accepted, read_accepted, rounds_of
 from jobs.shard_queue import ShardQueue
-from jobs.specs import job_folders
+from jobs.specs import job_folders, read_job
 from jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -58,12 +58,12 @@ def _recover_job(
 ) -> Iterator[str]:
     """The job, or, where it has ended, the retry of it that has not."""
     if not _ended(store, layout):
-        if _recover(store, queue, layout, layout.job_id, quota):
+        if recover_job(store, queue, layout, layout.job_id, quota):
             yield layout.job_id
         return
     for again in rounds_of(store, layout):
         over = store.head(layout.round_ended(again.number)) is not None
-        if not over and _recover(store, queue, layout, again.id, quota):
+        if not over and recover_job(store, queue, layout, again.id, quota):
             yield again.id
 
 
@@ -71,9 +71,13 @@ def _ended(store: Store, layout: JobLayout) -> bool:
     return any(store.head(key) is not None for key in (layout.success, layout.outcome))
 
 
-def _recover(
+def recover_job(
     store: Store, queue: ShardQueue, layout: JobLayout, queue_id: str, quota: Quota | None
 ) -> bool:
+    """Tell the queue of a job, or round, that has not ended; whether it did not know it.
+
+    Raises DamagedJob, InvalidInput or NotFound for one whose files are broken.
+    """
     known, course = queue.job(queue_id), read_course(store, layout, queue_id)
     if course.state == "refused":
         return False
@@ -83,7 +87,10 @@ def _recover(
         accepted = read_accepted(store, layout.prefix, layout.tenant, queue_id)
         # Before the queue holds it: whatever does not read must not leave it held.
         done = list(_done_units(store, accepted, layout))
-        queue.submit(order_of_accepted(accepted, quota), restoring=True)
+        budget = read_budget(store, layout, accepted.job)
+        before_ms = sum(one.device_ms for one in done)
+        order = order_of_accepted(accepted, quota, budget, before_ms)
+        queue.submit(order, restoring=True)
         later = read_rank(store, layout, queue_id)
         if later is not None:
             queue.set_priority(queue_id, later)
@@ -91,6 +98,8 @@ def _recover(
         queue.restore(queue_id, done, then=then)
         return True
     _remind(store, queue, layout, known, course)
+    if known.job_id == layout.job_id:
+        _remind_of_budget(store, queue, layout, known)
     return False
 
 
@@ -108,6 +117,15 @@ def _remind(
         last, course = course, read_course(store, layout, queue_id)
         if course == last:
             return
+
+
+def _remind_of_budget(store: Store, queue: ShardQueue, layout: JobLayout, known: QueueJob) -> None:
+    job = read_job(store, layout.prefix, layout.tenant, known.job_id)
+    budget = read_budget(store, layout, job)
+    limits = budget.limits(job.images, job.shard_images)
+    images = budget.images_of(job.images)
+    if (images, limits.words) != (known.images, known.limits.words):
+        queue.limit(known.job_id, images, limits)
 
 
 def _cancelled(
@@ -142,7 +160,7 @@ def _done_units(store: Store, accepted: Accepted, layout: JobLayout) -> Iterator
         if manifest is None:
             continue
         if again is None and manifest.shard < own:
-            yield DoneUnit(manifest.unit, manifest.failed)
+            yield DoneUnit(manifest.unit, manifest.failed, round(manifest.times.device_ms))
         elif again is not None and again.holds(manifest):
             yield DoneUnit(again.queue_unit(manifest), manifest.failed)
 

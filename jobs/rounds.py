@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from jobs.budget import Budget
 from jobs.draft import order_of
 from jobs.errors import DamagedJob
 from jobs.job import PAGE_ROWS, Image, Job, image_of
@@ -138,13 +139,22 @@ def put_round(store: Store, layout: JobLayout, again: Round) -> PutReply:
     )
 
 
-def order_of_accepted(accepted: Accepted, quota: Quota | None = None) -> SubmitRequest:
-    """What the queue is told of a job, or of a round, which may fail as a whole."""
+def order_of_accepted(
+    accepted: Accepted,
+    quota: Quota | None = None,
+    budget: Budget | None = None,
+    before_ms: int = 0,
+) -> SubmitRequest:
+    """What the queue is told of a job, or of a round, which may fail as a whole.
+
+    `budget`: the job's as it is now, of which `before_ms` of devices are spent.
+    """
     job, again = accepted.job, accepted.again
     if again is None:
-        return order_of(job, quota)
+        return order_of(job, quota, budget, before_ms)
+    # What is asked for once more is made, whatever the job's own limits.
     return replace(
-        order_of(job, quota),
+        order_of(job, quota, Budget()),
         job_id=again.id,
         images=again.images,
         spec_sha256=again.sha256,

@@ -1,6 +1,6 @@
 -- The shard queue: every step that must be atomic, one op per call. docs/queue.md has the picture.
 --
--- Runs after queue_steps.lua, in one script with it. Rules of all its files: check before the first
+-- Runs after queue_limits.lua, in one script with it. Rules of all its files: check before the first
 -- write (a failing script keeps its earlier writes); every loop is bounded; every op may run twice
 -- (clients resend when a reply is lost).
 
@@ -8,9 +8,10 @@ local ops = {}
 
 function ops.submit() -- job tenant engine priority images shard_images max_attempts idempotency sha
   --                     unit_cost batch_images weight cap restoring open_max tenant_max keep_ms
-  --                     max_failed ('': any number)
+  --                     max_failed ('': any number) cut max_device_ms deadline_ms before_ms
   local j, tenant, engine, priority, images, size, attempts, key, sha = unpack(ARGV, 3, 11)
   local cost, batch, weight, cap, restoring, open_max, tenant_max, keep, max_failed = unpack(ARGV, 12, 20)
+  local cut, max_device_ms, deadline_ms, before_ms = unpack(ARGV, 21, 24)
   if key ~= '' then
     local known, known_sha = string.match(call('GET', P .. 'once:' .. tenant .. '|' .. key) or '', '^(.+)|(.-)$')
     if known then return { known_sha == sha and 'duplicate' or 'conflict', known } end
@@ -27,7 +28,8 @@ function ops.submit() -- job tenant engine priority images shard_images max_atte
     'shards', int(math.ceil(images / size)), 'max_attempts', attempts, 'sha256', sha,
     'unit_cost', cost, 'batch_images', batch, 'restoring', restoring, 'seq', seq,
     'submitted_ms', int(now), 'cursor', 0, 'done', 0, 'failed', 0, 'dead', 0, 'units', 0,
-    'leased', 0, 'device_ms', 0)
+    'leased', 0, 'device_ms', 0, 'cut', cut, 'max_device_ms', max_device_ms,
+    'deadline_ms', deadline_ms, 'before_ms', before_ms)
   if max_failed ~= '' then call('HSET', job_key(j), 'max_failed', max_failed) end
   call('HSET', P .. 'tenant_weight', tenant, weight)
   call('HSET', P .. 'tenant_cap', tenant, cap)
@@ -221,10 +223,13 @@ end
 
 function ops.finish() -- job outcome keep_ms reason ok failed ('': as counted)
   local j, outcome, keep, reason, ok, failed = unpack(ARGV, 3, 8)
-  local f = get(j, 'state', 'units', 'tenant', 'outcome', 'dead')
+  local f = get(j, 'state', 'units', 'tenant', 'outcome', 'dead', 'limit')
   if not f[1] then return 'unknown' end
   if f[1] == 'closed' then return f[4] == outcome and 'duplicate' or 'conflict' end
-  local ready = { done = f[1] == 'fin', failed = true, cancelled = f[1] == 'cancel' and tonumber(f[2]) <= 0 }
+  local idle = tonumber(f[2]) <= 0
+  -- A job may be whole although a limit stopped it: its last units were committed meanwhile.
+  local at_limit = f[1] == 'fin' or (f[1] == 'stop' and f[6] and idle)
+  local ready = { done = at_limit, stopped = at_limit, failed = true, cancelled = f[1] == 'cancel' and idle }
   if not ready[outcome] then return 'not_ready' end
   drop_work(j)
   call('HSET', job_key(j), 'state', 'closed', 'outcome', outcome, 'finished_ms', int(now), 'reason', reason)
@@ -240,7 +245,7 @@ function ops.finish() -- job outcome keep_ms reason ok failed ('': as counted)
     call('PEXPIRE', of(name, j), keep)
   end
   call('ZADD', P .. 'closed', now + tonumber(keep), j .. '|' .. f[3])
-  event('finished', j, '', 'outcome', outcome)
+  event('finished', j, '', 'outcome', outcome, unpack(reason ~= '' and { 'reason', reason } or {}))
   return 'ok'
 end
 
@@ -284,6 +289,12 @@ function ops.fields() -- count field* hash* -> JSON list: of each hash these fie
   for i = last + 1, #ARGV do out[#out + 1] = call('HMGET', P .. ARGV[i], unpack(ARGV, 4, last)) end
   return cjson.encode(out)
 end
+
+function ops.stop() return stop_at(ARGV[3], ARGV[4]) end -- job limit
+
+function ops.limit() return limit(unpack(ARGV, 3, 7)) end -- job images cut max_device_ms deadline_ms
+
+function ops.forget() return forget(ARGV[3]) end -- job
 
 function ops.reap() return reap(tonumber(ARGV[3])) end
 

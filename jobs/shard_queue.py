@@ -12,6 +12,7 @@ from typing import Literal, cast
 import redis
 
 from jobs.errors import InvalidInput
+from jobs.queue_limits import QueueLimits
 from jobs.queue_placement import QueuePlacement
 from jobs.queue_presence import QueuePresence
 from jobs.queue_speeds import QueueSpeeds
@@ -43,7 +44,7 @@ RESTORE_CHUNK = 500
 REASON_MAX = 1_000
 
 
-class ShardQueue(QueueViews, QueuePresence, QueuePlacement, QueueSpeeds):
+class ShardQueue(QueueViews, QueueLimits, QueuePresence, QueuePlacement, QueueSpeeds):
     """Jobs, leases and fairness. Views (`job`, `backlog`, ...) are in `QueueViews`, heartbeats and
     events in `QueuePresence`.
 
@@ -96,6 +97,9 @@ class ShardQueue(QueueViews, QueuePresence, QueuePlacement, QueueSpeeds):
             tenant_max if request.tenant_jobs is None else request.tenant_jobs,
             self._keep_ms,
             "" if request.max_failed is None else request.max_failed,
+            int(request.limits.cut),
+            *request.limits.words,
+            request.limits.before_ms,
         )
         return SubmitReply(outcome, job_id)
 
@@ -122,9 +126,9 @@ class ShardQueue(QueueViews, QueuePresence, QueuePlacement, QueueSpeeds):
     ) -> FinishAnswer:
         """Close a job, after its last word is in the store; its keys expire after seven days.
 
-        `done` needs state fin, `cancelled` a cancelled job without leases (else "not_ready");
-        `failed` ends a job in any state. `counts`: pictures made and images failed, where the
-        store knows better than the queue.
+        `done` and `stopped` need state fin, or a limit that stopped it and no lease; `cancelled` a
+        cancelled job without leases (else "not_ready"); `failed` ends a job in any state.
+        `counts`: pictures made and images failed, where the store knows better than the queue.
         """
         ok, failed = counts if counts is not None else ("", "")
         words = (reason[:REASON_MAX], ok, failed)

@@ -16,20 +16,24 @@ class JobState(StrEnum):
     FINISHING = "finishing"
     #: Cancelled by its user; running shards are ending.
     CANCELLING = "cancelling"
-    #: More images failed than its budget allows; running shards are ending.
+    #: More images failed than may, or it is at a limit of its budget; running shards are ending.
     STOPPING = "stopping"
     #: Complete: `_SUCCESS` is written.
     DONE = "done"
+    #: Ended at a limit of its budget with what it has; it goes on where that is raised.
+    STOPPED = "stopped"
     #: Ended by its user; what was committed stays.
     CANCELLED = "cancelled"
     #: Ended by the error budget or a fault that rendering again would not mend.
     FAILED = "failed"
 
 
-TERMINAL = frozenset({JobState.DONE, JobState.CANCELLED, JobState.FAILED})
+TERMINAL = frozenset({JobState.DONE, JobState.STOPPED, JobState.CANCELLED, JobState.FAILED})
 
 NEXT: dict[JobState, frozenset[JobState]] = {
-    JobState.WAITING: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLING}),
+    JobState.WAITING: frozenset(
+        {JobState.RUNNING, JobState.PAUSED, JobState.CANCELLING, JobState.STOPPING}
+    ),
     JobState.RUNNING: frozenset(
         {JobState.PAUSED, JobState.FINISHING, JobState.CANCELLING, JobState.STOPPING}
     ),
@@ -42,10 +46,11 @@ NEXT: dict[JobState, frozenset[JobState]] = {
             JobState.STOPPING,
         }
     ),
-    JobState.FINISHING: frozenset({JobState.DONE, JobState.FAILED}),
+    JobState.FINISHING: frozenset({JobState.DONE, JobState.STOPPED, JobState.FAILED}),
     JobState.CANCELLING: frozenset({JobState.CANCELLED}),
-    JobState.STOPPING: frozenset({JobState.FAILED}),
+    JobState.STOPPING: frozenset({JobState.STOPPED, JobState.DONE, JobState.FAILED}),
     JobState.DONE: frozenset(),
+    JobState.STOPPED: frozenset(),
     JobState.CANCELLED: frozenset(),
     JobState.FAILED: frozenset(),
 }

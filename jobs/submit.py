@@ -1,14 +1,16 @@
 """Accepting a job: check everything, spool its rows, write it down, and tell the queue."""
 
 import re
+import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
 from jobs.allowance import Allowance
+from jobs.budget import Budget
 from jobs.catalog import Catalog
-from jobs.control import Course, forget_course, read_course, write_course
+from jobs.control import Course, forget_course, read_budget, read_course, write_course
 from jobs.draft import RowTally, draft_job, order_of, tally_of
 from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, QuotaExceeded
 from jobs.estimate import measured_cost
@@ -53,6 +55,8 @@ def submit_job(
     layout = JobLayout(prefix=prefix, tenant=segment(tenant, "tenant"), job_id=job_id(tenant, key))
     # Asked first, so that nothing is written while the queue does not answer.
     known = queue.job(layout.job_id) is not None
+    if not known:
+        check_deadline(request, now_ms)
     # A folder of its own for each try, so that a conflicting resend never touches accepted rows.
     folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
     tally = tally_of(request, rows)
@@ -67,7 +71,8 @@ def submit_job(
         if not known and any(store.head(key) for key in (layout.success, layout.outcome)):
             return _submission(accepted, created=False)
     try:
-        done = _queued(queue, accepted, quota)
+        budget = read_budget(store, layout, accepted)
+        done = _queued(queue, accepted, quota, budget)
     except (NoCapacity, QuotaExceeded):
         # A queue that is rebuilt from the store must not take in what was refused here.
         write_course(store, layout, accepted.id, Course(state="refused"))
@@ -96,6 +101,7 @@ def dry_run_job(
     name = job_id(tenant, checked_key(idempotency_key))
     layout = JobLayout(prefix="", tenant=segment(tenant, "tenant"), job_id=name)
     recipe = catalog.resolve(request.recipe)
+    check_deadline(request, time.time_ns() // 1_000_000)
     tally = tally_of(request, rows, glimpse)
     job = _spooled(_Nowhere(), layout, request, recipe, tally, folder="", now_ms=0)
     if shown is not None:
@@ -119,6 +125,16 @@ class _Nowhere(Store):
     def delete_prefix(self, prefix: str) -> int:
         """There is nothing to delete."""
         return 0
+
+
+def check_deadline(budget: Budget, now_ms: int) -> None:
+    """Refuse a deadline that is over already."""
+    if budget.deadline_ms is not None and budget.deadline_ms <= now_ms:
+        raise InvalidInput(
+            f"{budget.deadline:%Y-%m-%d %H:%M %Z} is over",
+            where="deadline",
+            remedy="give a later one",
+        )
 
 
 def checked_key(key: str) -> str:
@@ -183,15 +199,16 @@ def _spend(
     if quota is None or quota.images_a_day is None or allowance is None:
         return
     try:
-        allowance.spend_images(job.tenant, job.id, job.images, quota.images_a_day)
+        through = job.images_of(job.images)
+        allowance.spend_images(job.tenant, job.id, through, quota.images_a_day)
     except FewstepError:
         with suppress(FewstepError):
             store.delete_prefix(folder)
         raise
 
 
-def _queued(queue: ShardQueue, job: Job, quota: Quota | None) -> Submission:
-    order, cost = order_of(job, quota), measured_cost(queue, job.recipe)
+def _queued(queue: ShardQueue, job: Job, quota: Quota | None, budget: Budget) -> Submission:
+    order, cost = order_of(job, quota, budget), measured_cost(queue, job.recipe)
     reply = queue.submit(order if cost is None else replace(order, unit_cost=cost))
     if reply.outcome == "full":
         if quota is not None and queue.open_jobs_of(job.tenant) >= quota.open_jobs:
@@ -218,6 +235,11 @@ def _conflict(known: str) -> Conflict:
 
 
 def _submission(job: Job, *, created: bool) -> Submission:
+    through = job.images_of(job.images)
     return Submission(
-        id=job.id, created=created, images=job.images, shards=job.shards, warnings=job.warnings
+        id=job.id,
+        created=created,
+        images=through,
+        shards=-(-through // job.shard_images),
+        warnings=job.warnings,
     )

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
+from jobs.budget import Budget, moment
+from jobs.control import read_budget
 from jobs.errors import DamagedJob, NotFound
 from jobs.job import Job, JobView
 from jobs.layout import JobLayout, layout_of
@@ -111,6 +113,8 @@ class JobViews:
             state=state,
             reason=reason,
             images=record.images,
+            budget=_budget(job, record),
+            device_seconds=record.spent_ms / 1000,
             done=record.done_images,
             failed=failed,
             shards=record.shards,
@@ -130,17 +134,20 @@ class JobViews:
 
     def _from_store(self, job: Job) -> JobView:
         """The view of a job that the queue does not know: ended long ago, or not queued yet."""
-        ended = outcome_of(self._store, layout_of(job, self._prefix))
+        layout = layout_of(job, self._prefix)
+        ended, budget = outcome_of(self._store, layout), read_budget(self._store, layout, job)
+        images = budget.images_of(job.images)
         return JobView(
             id=job.id,
             tenant=job.tenant,
             name=job.name,
             state=ended.state,
             reason=ended.reason,
-            images=job.images,
+            images=images,
+            budget=budget,
             done=ended.done,
             failed=ended.failed,
-            shards=job.shards,
+            shards=-(-images // job.shard_images),
             shards_running=0,
             priority=job.priority,
             max_failed_rows=job.max_failed_rows,
@@ -148,7 +155,7 @@ class JobViews:
             started_ms=ended.started_ms,
             finished_ms=ended.finished_ms,
             images_per_second=ended.images_per_second,
-            prefix=layout_of(job, self._prefix).root,
+            prefix=layout.root,
             warnings=job.warnings,
             recipe=job.recipe.model_dump(mode="json"),
         )
@@ -166,6 +173,7 @@ class JobViews:
             "state": ended.state,
             "reason": ended.reason,
             "images": again.images,
+            "budget": Budget(),
             "done": ended.done,
             "failed": ended.failed,
             "shards": again.shards,
@@ -188,6 +196,17 @@ def _state(record: QueueJob) -> JobState:
         started=record.first_claim_ms is not None,
         in_flight=record.units_in_flight,
         accounted=record.accounted,
+    )
+
+
+def _budget(job: Job, record: QueueJob) -> Budget:
+    if round_number(record.job_id):
+        return Budget()
+    device, deadline = record.limits.device_ms, record.limits.deadline_ms
+    return Budget(
+        max_images=record.images if record.images < job.images else None,
+        max_device_seconds=None if device is None else device / 1000,
+        deadline=None if deadline is None else moment(deadline),
     )
 
 

@@ -57,13 +57,18 @@ def reason_of(record: QueueJob, state: JobState, scene: Scene) -> str:
     if state == JobState.FINISHING:
         return "its index, card and timing are being written"
     if state == JobState.STOPPING:
-        failed = record.failed_images + record.dead_images
-        return f"{failed} images failed, {record.max_failed} may: its running shards are ending"
+        return f"{_why_stopping(record)}: its running shards are ending"
     if state in TERMINAL:
         return record.reason
     if state not in (JobState.WAITING, JobState.RUNNING) or record.units_in_flight:
         return ""
     return _quota_reason(scene.spent) or _engine_reason(record, scene)
+
+
+def _why_stopping(record: QueueJob) -> str:
+    if record.limit:
+        return f"it is at its limit, {record.limit}"
+    return f"{record.failed_images + record.dead_images} images failed, {record.max_failed} may"
 
 
 def _quota_reason(spent: int) -> str:

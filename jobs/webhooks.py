@@ -14,13 +14,27 @@ from jobs.events import Event
 from jobs.recipe import Frozen
 from jobs.store import Store
 
-Kind = Literal["job.started", "job.completed", "job.failed", "job.cancelled", "shard.committed"]
+Kind = Literal[
+    "job.started",
+    "job.completed",
+    "job.stopped",
+    "job.failed",
+    "job.cancelled",
+    "shard.committed",
+]
 #: What a webhook is told where it does not say.
-USUAL: tuple[Kind, ...] = ("job.started", "job.completed", "job.failed", "job.cancelled")
+USUAL: tuple[Kind, ...] = (
+    "job.started",
+    "job.completed",
+    "job.stopped",
+    "job.failed",
+    "job.cancelled",
+)
 HOOK_ID = r"^hook_[0-9a-f]{24}$"
 
 _ENDS: dict[str, Kind] = {
     "done": "job.completed",
+    "stopped": "job.stopped",
     "failed": "job.failed",
     "cancelled": "job.cancelled",
 }
@@ -99,7 +113,8 @@ def kind_of(event: Event) -> Kind | None:
 def message_of(hook: Hook, event: Event, kind: Kind) -> Message:
     """The message for a webhook. The same thing that happened has the same id."""
     # Every claim of a job's says that it has started: the id lets the first one through.
-    what = event.id if kind == "shard.committed" else "once"
+    # A job may stop at more than one limit, one after the other.
+    what = event.id if kind in ("shard.committed", "job.stopped") else "once"
     digest = hashlib.sha256(f"{hook.id}|{event.job_id}|{kind}|{what}".encode()).hexdigest()
     data = {
         "job": event.job_id,
@@ -110,6 +125,8 @@ def message_of(hook: Hook, event: Event, kind: Kind) -> Message:
     }
     if kind == "shard.committed":
         data["unit"] = event.unit
+    if event.fields.get("reason"):
+        data["reason"] = event.fields["reason"]
     moment = datetime.fromtimestamp(event.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
     body = json.dumps({"type": kind, "timestamp": moment, "data": data}, separators=(",", ":"))
     return Message(id=f"msg_{digest[:32]}", kind=kind, body=body)

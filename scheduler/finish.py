@@ -27,6 +27,7 @@ from scheduler.finish_round import (
     finish_round,
     spent_reason,
 )
+from scheduler.limits import limit_of, limit_reason
 
 log = logging.getLogger(__name__)
 
@@ -125,12 +126,15 @@ def _dataset(
     """Write the dataset's last files; how the job ended, why, and what there is of it."""
     if record.state == "cancel":
         return "cancelled", _CANCELLED, finish_job(store, layout, job, facts, ended=_CANCELLED)
-    if record.state == "stop":
+    if record.state == "stop" and not record.limit:
         result = finish_job(store, layout, job, facts, ended=TOO_MANY_FAILED)
         return "failed", spent_reason(job, result), result
     result = finish_job(store, layout, job, facts)
     if result.complete:
         return "done", "", result
+    if limit := limit_of(job, record):
+        result = finish_job(store, layout, job, facts, ended=f"it is at its limit, {limit}")
+        return "stopped", limit_reason(job, record, result), result
     # Somebody removed manifests from the store: this is not ours to guess about.
     missing = ", ".join(f"{first}-{stop - 1}" for first, stop in result.missing[:20])
     reason = f"these images are in no shard: {missing}"

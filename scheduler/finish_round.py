@@ -17,7 +17,13 @@ log = logging.getLogger(__name__)
 
 TOO_MANY_FAILED = "too many images failed"
 #: How the store says it ended -> what the queue is told; any other is "failed".
-OUTCOMES: dict[JobState, Outcome] = {JobState.DONE: "done", JobState.CANCELLED: "cancelled"}
+OUTCOMES: dict[JobState, Outcome] = {
+    JobState.DONE: "done",
+    JobState.CANCELLED: "cancelled",
+    JobState.STOPPED: "stopped",
+}
+#: Ends for which images without a picture are no reason.
+_BY_WISH = (JobState.CANCELLED, JobState.STOPPED)
 #: Errors that the reason of a stopped job names, the commonest first.
 _ERRORS_TOLD = 3
 
@@ -106,9 +112,9 @@ def _amend(
         store.delete([layout.outcome])
         queue.amend(job.id, number, "done", "", counts)
         return
-    state = JobState.CANCELLED if before.state == JobState.CANCELLED else JobState.FAILED
-    reason = before.reason if state == JobState.CANCELLED else _still_failed(job, result)
+    wished = before.state in _BY_WISH
+    state = before.state if wished else JobState.FAILED
+    reason = before.reason if wished else _still_failed(job, result)
     news = {"reason": reason, "done": result.ok, "failed": result.failed, "state": state}
     write_outcome(store, layout, before.model_copy(update=news))
-    outcome: Outcome = "cancelled" if state == JobState.CANCELLED else "failed"
-    queue.amend(job.id, number, outcome, reason, counts)
+    queue.amend(job.id, number, OUTCOMES.get(state, "failed"), reason, counts)

@@ -21,6 +21,7 @@ from jobs.specs import read_job
 from jobs.store import Store
 from scheduler.chores import Chores
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
+from scheduler.limits import within_limits
 from scheduler.observing import BEAT_FIELDS, Beats, demand_of, ends_soon, waits
 from scheduler.policy import decide, placement_of
 from scheduler.pool import Pool
@@ -120,7 +121,8 @@ class Scheduler:
 
     def observe(self) -> Facts:
         """What waits, who is there, and how many may be."""
-        jobs, beats = self.queue.open_jobs(), self._look()
+        jobs = within_limits(self.queue, self.queue.open_jobs(), time.time_ns() // 1_000_000)
+        beats = self._look()
         actors = self.pool.actors()
         for gone in self._drained_at.keys() - {actor.name for actor in actors}:
             del self._drained_at[gone]

@@ -15,6 +15,7 @@ from jobs.queue_values import Lease
 from jobs.records import Picture
 from jobs.specs import read_job
 from jobs.spool import fetch_rows
+from scheduler.finish import finish_ready
 from tests.api_servers import RunningApi
 from tests.made_shards import MAKER, TIMES, made_picture
 
@@ -80,6 +81,9 @@ def finish_dataset(api: RunningApi, job_id: str) -> None:
     if record is not None and record.state == "cancel":
         finish_job(api.store, layout, job, facts_of(job, load_catalog()), ended="cancelled")
         assert api.queue.finish(job_id, "cancelled") == "ok"
+        return
+    if record is not None and record.images < job.images:
+        assert finish_ready(api.queue, api.store, load_catalog(), api.settings.s3_prefix)
         return
     done = finish_job(api.store, layout, job, facts_of(job, load_catalog()))
     assert done.complete

@@ -12,13 +12,14 @@ from jobs.api.problems import raise_invalid, responses
 from jobs.api.services import Services, UsesServices
 from jobs.api.sse import KEEP_ALIVE_S, EventFan
 from jobs.api.visitor import check_lives
+from jobs.budget import OPTIONS, Budget
 from jobs.control import rank, steer
-from jobs.errors import Conflict
+from jobs.errors import Conflict, InvalidInput
 from jobs.events import checked_cursor
 from jobs.failed import FailedPage, failed_page
 from jobs.job import JobView
 from jobs.queue_values import WantedState
-from jobs.recipe import Frozen
+from jobs.raising import change_budget
 from jobs.results import Results, read_timing, results_of
 from jobs.states import TERMINAL, JobState
 from jobs.timing import Timing
@@ -48,10 +49,10 @@ class JobList(BaseModel):
     cursor: str | None
 
 
-class Change(Frozen):
-    """What of an accepted job may change."""
+class Change(Budget):
+    """What of an accepted job may change; a limit that is null ends the job no more."""
 
-    priority: int = Field(ge=0, le=9, description="0 to 9; 9 is served first")
+    priority: int | None = Field(default=None, ge=0, le=9, description="0 to 9; 9 is served first")
 
 
 @router.get("/jobs", summary="List jobs", responses=responses(422, 503))
@@ -188,7 +189,7 @@ def resume_job(job_id: JobId, services: UsesServices) -> JobView:
 
 @router.patch(
     "/jobs/{job_id}",
-    summary="Change the priority",
+    summary="Change priority or budget",
     responses=responses(400, 404, 409, 413, 415, 422, 503),
     openapi_extra={
         "requestBody": {
@@ -196,21 +197,45 @@ def resume_job(job_id: JobId, services: UsesServices) -> JobView:
             "content": {
                 "application/json": {
                     "schema": Change.model_json_schema(),
-                    "example": {"priority": 9},
+                    "example": {"priority": 9, "max_images": 20_000},
                 }
             },
         }
     },
 )
 async def change_job(job_id: JobId, request: Request, services: UsesServices) -> JobView:
-    """Serve the job earlier or later; shards that were claimed are not touched."""
+    """Serve the job earlier or later, from the next shard on; give it other limits.
+
+    A job that stopped at a limit goes on where that is raised.
+    """
     body = await read_object(request, limit=10_000)
     try:
         change = Change.model_validate(body)
     except ValidationError as error:
         raise_invalid(error, "")
+    return await run_in_threadpool(_changed, services, job_id, change)
 
-    return await run_in_threadpool(set_priority, services, job_id, change.priority)
+
+def _changed(services: Services, job_id: str, change: Change) -> JobView:
+    limits = {name: getattr(change, name) for name in OPTIONS if name in change.model_fields_set}
+    if change.priority is None and not limits:
+        raise InvalidInput("nothing is to be changed", where="body", remedy='{"max_images": 20000}')
+    if limits:
+        views = services.views
+        job, layout = views.accepted(job_id), views.layout(job_id)
+        change_budget(
+            services.store,
+            services.queue,
+            layout,
+            job,
+            job_id,
+            limits,
+            quota=services.visitor.quota,
+            allowance=services.house.allowance,
+        )
+    if change.priority is not None:
+        set_priority(services, job_id, change.priority)
+    return services.views.view(job_id)
 
 
 def set_priority(services: Services, job_id: str, priority: int) -> JobView:

@@ -103,6 +103,8 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     assert said("pause", job)["reason"] == "paused"
     assert said("resume", job)["state"] == "waiting"
     assert said("priority", job, "7")["priority"] == 7
+    limited = said("budget", job, "--max-device-seconds", "3600", "--deadline", "none")
+    assert limited["budget"]["max_device_seconds"] == 3600
     assert said("cluster")["backlog"][0]["images_waiting"] == 3
     render_shards(api, job, failed=[1])
     assert said("failed", job)["failed"][0]["image"] == 1
@@ -135,6 +137,7 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     assert said("webhooks", "list")["webhooks"][0]["id"] == hook["id"]
     assert said("webhooks", "deliveries", "--state", "dead") == {"deliveries": []}
     assert said("webhooks", "delete", hook["id"])["id"] == hook["id"]
-    words = "submit jobs pause resume priority cluster failed stages show items picture results "
-    words += "repro timing fetch retry-failed cancel watch health models accelerators styles"
+    words = "submit jobs pause resume priority budget cluster failed stages show items picture "
+    words += "results repro timing fetch retry-failed cancel watch health models accelerators "
+    words += "styles"
     return {*words.split(), *(f"webhooks {one}" for one in ("add", "list", "deliveries", "delete"))}

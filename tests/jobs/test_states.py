@@ -51,6 +51,7 @@ def test_the_diagram_is_the_table() -> None:
         ("closed", "done", True, 0, True, "done"),
         ("closed", "cancelled", True, 0, False, "cancelled"),
         ("closed", "failed", True, 0, False, "failed"),
+        ("closed", "stopped", True, 0, False, "stopped"),
     ],
 )
 def test_the_users_word(

@@ -1,0 +1,381 @@
+"""Budgets: a job stops at its limit with what it has, says so, and goes on where it is raised."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from pydantic import ValidationError
+
+from jobs.budget import Budget, spent
+from jobs.client import Client
+from jobs.draft import order_of
+from jobs.errors import Conflict, InvalidInput
+from jobs.fetch import read_index
+from jobs.job import Job, JobRequest
+from jobs.queue_limits import Limits
+from jobs.queue_values import DoneUnit
+from jobs.raising import change_budget
+from jobs.recover import recover_jobs
+from jobs.results import outcome_of
+from jobs.retry import retry_failed
+from jobs.rows import Row
+from jobs.shard_queue import ShardQueue
+from jobs.store import Store
+from jobs.templates.expansion import TemplateRequest
+from jobs.templates.template import Template
+from jobs.views import JobViews
+from scheduler.limits import within_limits
+from tests.api_servers import RunningApi
+from tests.jobs.conftest import Claim, Submit, request_for
+from tests.rendered_jobs import PREFIX, TENANT, Workshop
+
+ROWS = [Row(prompt=f"prompt {n}") for n in range(10)]
+NOW = 1_800_000_000_000
+
+
+@pytest.fixture
+def shop(client: redis.Redis, store: Store) -> Workshop:
+    """A queue and a store."""
+    return Workshop(ShardQueue(client), store)
+
+
+def raised(shop: Workshop, job: Job, **limits: Any) -> Budget:
+    return change_budget(shop.store, shop.queue, shop.layout(job), job, job.id, limits)
+
+
+def stopped(shop: Workshop, job: Job) -> str:
+    """Finish a job at its limit; why it says that it ended."""
+    shop.finish()
+    record = shop.record(job.id)
+    assert (record.state, record.outcome) == ("closed", "stopped")
+    ended = outcome_of(shop.store, shop.layout(job))
+    assert (ended.state, ended.reason) == ("stopped", record.reason)
+    assert shop.store.head(shop.layout(job).success) is None
+    assert not read_index(shop.store, shop.layout(job)).complete
+    return record.reason
+
+
+def whole(shop: Workshop, job: Job) -> None:
+    """The job is done, with each of its images once."""
+    shop.finish()
+    assert shop.record(job.id).outcome == "done"
+    assert read_index(shop.store, shop.layout(job)).complete
+    assert sorted(row["image"] for row in shop.rows(job)) == list(range(job.images))
+    assert shop.store.head(shop.layout(job).outcome) is None
+
+
+# ---- images ----
+
+
+def test_exactly_so_many_images_are_made_and_then_the_rest(shop: Workshop) -> None:
+    job = shop.submit(ROWS, shard_images=4, max_images=6)
+    shop.render(job)
+    assert [row["image"] for row in shop.rows(job)] == list(range(6))
+    reason = stopped(shop, job)
+    assert reason.startswith("stopped at 6 images, its max_images: 6 of 10 images were made in 0.0")
+    assert "4 were not rendered" in reason
+    assert f"`fewstep budget {job.id} --max-images ...`" in reason
+    card = shop.store.get(shop.layout(job).card).decode()
+    assert "**Not complete.** 4 of 10 images were not rendered" in card
+
+    before = shop.shards(job)
+    raised(shop, job, max_images=7)
+    shop.render(job)
+    assert [row["image"] for row in shop.rows(job)] == list(range(7))
+    stopped(shop, job)
+    raised(shop, job, max_images=None)
+    shop.render(job)
+    assert before.items() <= shop.shards(job).items()
+    whole(shop, job)
+
+
+def test_raised_while_it_runs(shop: Workshop) -> None:
+    job = shop.submit(ROWS, shard_images=4, max_images=6)
+    [first] = shop.claim(job)
+    raised(shop, job, max_images=7)
+    shop.say_done(first, shop.commit(first))
+    # The shard that the limit cuts is handed out as a part, whatever was said before.
+    [second] = shop.claim(job)
+    assert second.unit == "1:4-7"
+    assert second.sound
+    raised(shop, job, max_images=9)
+    [third, fourth] = shop.claim(job, want=9)
+    assert (third.unit, fourth.unit) == ("1:7-8", "2:8-9")
+    shop.say_done(second, shop.commit(second))
+    raised(shop, job, max_images=None)
+    for lease in (third, fourth):
+        shop.say_done(lease, shop.commit(lease))
+    shop.render(job)
+    whole(shop, job)
+
+
+def test_a_limit_beyond_the_job_is_none(shop: Workshop) -> None:
+    job = shop.submit(ROWS, shard_images=4, max_images=10)
+    shop.render(job)
+    whole(shop, job)
+
+
+def test_it_can_only_be_raised(shop: Workshop) -> None:
+    job = shop.submit(ROWS, max_images=6)
+    with pytest.raises(InvalidInput, match="6 images are let through already"):
+        raised(shop, job, max_images=5)
+    assert shop.record(job.id).images == 6
+
+
+def test_a_huge_template_is_limited_to_what_is_wanted_of_it(shop: Workshop) -> None:
+    lists = {name: tuple(f"{name}{n}" for n in range(1_000)) for name in ("a", "b", "c")}
+    asked = TemplateRequest(template="{{a}} {{b}} {{c}}", lists=lists)
+    job = shop.submit(Template.of(asked), max_images=20, output="objects")
+    assert job.images == 10**9
+    shop.render(job)
+    assert len(shop.rows(job)) == 20
+    stopped(shop, job)
+    with pytest.raises(InvalidInput, match="single objects"):
+        raised(shop, job, max_images=10_001)
+
+
+# ---- device-seconds and deadlines ----
+
+
+def stop_spent(shop: Workshop, now_ms: int = NOW) -> None:
+    within_limits(shop.queue, shop.queue.open_jobs(), now_ms)
+
+
+def test_what_renderers_report_is_counted(shop: Workshop) -> None:
+    """A unit of a workshop takes 10 ms."""
+    job = shop.submit(ROWS, shard_images=2, max_device_seconds=0.02)
+    shop.render(job, units=1)
+    stop_spent(shop)
+    late, given_back = shop.claim(job, want=2)
+    shop.render(job, units=1)
+    assert shop.record(job.id).state == "run"
+    stop_spent(shop)
+    assert shop.record(job.id).state == "stop"
+    assert shop.claim(job) == []
+    assert shop.finish() == 0
+    assert shop.queue.renew("w", [late, given_back], 60_000) == ["cancel", "cancel"]
+    # What is committed meanwhile is kept, as when a job is cancelled.
+    assert shop.say_done(late, shop.commit(late)) == "cancelled"
+    assert shop.queue.fail(job.id, given_back.unit, given_back.token, "release") == "cancelled"
+    reason = stopped(shop, job)
+    assert "0.0 device-seconds of 0.02, its max_device_seconds: 6 of 10 images" in reason
+    assert (shop.record(job.id).done_images, read_index(shop.store, shop.layout(job)).ok) == (6, 6)
+
+    with pytest.raises(Conflict, match="would stop at once: max_device_seconds"):
+        raised(shop, job, deadline=datetime.fromtimestamp(NOW / 1000 + 9e8, UTC))
+    raised(shop, job, max_device_seconds=100.0)
+    # The manifests say what was spent before.
+    assert shop.record(job.id).spent_ms == 3 * 640
+    shop.render(job)
+    whole(shop, job)
+
+
+def test_a_deadline(shop: Workshop) -> None:
+    asked = datetime.fromtimestamp(NOW / 1000, UTC)
+    job = shop.submit(ROWS, shard_images=2, deadline=asked)
+    shop.render(job, units=2)
+    stop_spent(shop, NOW - 1)
+    assert shop.record(job.id).state == "run"
+    stop_spent(shop, NOW)
+    assert "its deadline, 2027-01-15 08:00:00 UTC: 4 of 10" in stopped(shop, job)
+    raised(shop, job, deadline=None)
+    shop.render(job)
+    whole(shop, job)
+
+
+def test_a_job_that_was_whole_when_it_was_stopped_is_done(shop: Workshop) -> None:
+    job = shop.submit(ROWS, shard_images=10, max_device_seconds=5.0)
+    [lease] = shop.claim(job)
+    failed = shop.commit(lease)
+    assert shop.queue.stop(job.id, "deadline") == "stop"
+    assert shop.say_done(lease, failed) == "cancelled"
+    whole(shop, job)
+
+
+def test_a_deadline_that_is_over_is_refused(shop: Workshop) -> None:
+    over = datetime(2020, 1, 1, tzinfo=UTC)
+    with pytest.raises(InvalidInput, match="2020-01-01 00:00 UTC is over"):
+        shop.submit(ROWS, deadline=over)
+    job = shop.submit(ROWS)
+    with pytest.raises(InvalidInput, match="is over"):
+        raised(shop, job, deadline=over)
+
+
+# ---- what outlives what ----
+
+
+def test_redis_may_be_lost_before_and_after_the_limit(shop: Workshop, client: redis.Redis) -> None:
+    job = shop.submit(ROWS, shard_images=4, max_images=6, max_device_seconds=50.0)
+    shop.render(job, units=1)
+    client.flushall()
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == [job.id]
+    record = shop.record(job.id)
+    assert (record.images, record.spent_ms, record.limits.device_ms) == (6, 640, 50_000)
+    raised(shop, job, max_images=7, max_device_seconds=60.0)
+    client.flushall()
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == [job.id]
+    shop.render(job)
+    assert [row["image"] for row in shop.rows(job)] == list(range(7))
+    stopped(shop, job)
+    client.flushall()
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == []
+    view = JobViews(shop.store, shop.queue, prefix=PREFIX, tenant=TENANT).view(job.id)
+    assert (view.state, view.done, view.images, view.budget.max_images) == ("stopped", 7, 7, 7)
+    raised(shop, job, max_images=10)
+    shop.render(job)
+    whole(shop, job)
+
+
+def test_a_queue_that_went_back_in_time_is_told_the_limits_again(shop: Workshop) -> None:
+    job = shop.submit(ROWS, shard_images=4, max_images=6)
+    raised(shop, job, max_images=8)
+    before = Budget(max_images=6)
+    # As a failover that forgot the last second: the store knows more than the queue.
+    shop.queue.forget(job.id)
+    shop.queue.finish(job.id, "failed")
+    assert shop.queue.forget(job.id) == "closed"
+    shop.queue.submit(order_of(job, budget=before))
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == []
+    assert shop.record(job.id).images == 8
+
+
+def test_raising_that_was_cut_short_is_repeated(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = shop.submit(ROWS, shard_images=4, max_images=6)
+    shop.render(job)
+    stopped(shop, job)
+
+    def dies(job_id: str) -> str:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.queue, "forget", dies)
+        with pytest.raises(RuntimeError):
+            raised(shop, job, max_images=9)
+    raised(shop, job, max_images=9)
+    raised(shop, job, max_images=9)
+    shop.render(job)
+    assert len(shop.rows(job)) == 9
+    stopped(shop, job)
+
+
+def test_what_failed_is_retried_and_closes_the_jobs_own_shards(shop: Workshop) -> None:
+    job = shop.submit(ROWS, shard_images=4, max_images=6)
+    shop.broken = {1}
+    shop.render(job)
+    stopped(shop, job)
+    shop.broken = set()
+    asked = {"prefix": PREFIX, "tenant": TENANT, "job_id": job.id, "now_ms": 1}
+    again = retry_failed(shop.store, shop.queue, **asked, idempotency_key="a")  # type: ignore[arg-type]
+    assert again.images == 1
+    shop.render(job)
+    shop.finish()
+    record = shop.record(job.id)
+    assert (record.outcome, record.done_images, record.failed_images) == ("stopped", 6, 0)
+    assert outcome_of(shop.store, shop.layout(job)).state == "stopped"
+    with pytest.raises(Conflict, match=r"retried since it stopped.*--unfinished"):
+        raised(shop, job, max_images=9)
+    with pytest.raises(Conflict, match="a retry has no budget"):
+        change_budget(shop.store, shop.queue, shop.layout(job), job, again.id, {"max_images": 9})
+    rest = retry_failed(shop.store, shop.queue, **asked, idempotency_key="b", unfinished=True)  # type: ignore[arg-type]
+    assert rest.images == 4
+    shop.render(job)
+    shop.finish()
+    assert shop.record(job.id).outcome == "done"
+
+
+def test_a_job_that_ended_otherwise_does_not_go_on(shop: Workshop) -> None:
+    job = shop.submit(ROWS)
+    shop.render(job)
+    shop.finish()
+    with pytest.raises(Conflict, match="the job is done"):
+        raised(shop, job, max_device_seconds=9.0)
+
+
+# ---- the queue alone ----
+
+
+def test_a_unit_that_a_limit_cuts_may_crash_as_a_whole_shard_may(
+    queue: ShardQueue, submit: Submit, claim: Claim
+) -> None:
+    submit(images=15, shard_images=10, max_attempts=3, limits=Limits(cut=True))
+    _, cut = claim(want=2)
+    assert (cut.unit, cut.sound) == ("1:10-15", True)
+    assert queue.fail("job", cut.unit, cut.token, "crash") == "retry"
+    assert queue.limit("job", 25, Limits()) == "run"
+    units = {lease.unit for lease in claim(want=9)}
+    assert units == {"1:10-15", "1:15-20", "2"}
+
+
+def test_limits_of_jobs_that_do_not_go_on(queue: ShardQueue, submit: Submit) -> None:
+    submit()
+    queue.state("job", "cancel")
+    assert queue.limit("job", 99, Limits()) == "cancel"
+    assert queue.stop("job", "deadline") == "cancel"
+    assert queue.forget("job") == "cancel"
+    assert queue.limit("nobody", 99, Limits()) == "unknown"
+    assert queue.stop("nobody", "deadline") == "unknown"
+    assert queue.forget("nobody") == "unknown"
+    queue.submit(request_for("back"), restoring=True)
+    assert queue.limit("back", 99, Limits()) == "restoring"
+    assert queue.stop("back", "deadline") == "pause"
+    assert queue.restore("back", [DoneUnit("0")]) == "ok"
+    assert queue.stop("back", "deadline") == "stop"
+    assert queue.finish("back", "stopped") == "ok"
+    assert queue.finish("back", "stopped") == "duplicate"
+
+
+def test_only_a_limit_makes_a_job_stopped(queue: ShardQueue, submit: Submit, claim: Claim) -> None:
+    submit(max_failed=0)
+    [lease] = claim()
+    assert queue.finish("job", "stopped") == "not_ready"
+    queue.done("job", lease.unit, lease.token, failed=1)
+    assert queue.finish("job", "stopped") == "not_ready"
+    assert queue.finish("job", "done") == "not_ready"
+
+
+# ---- values ----
+
+
+@pytest.mark.parametrize(
+    ("device_ms", "now_ms", "limit"),
+    [(999, 4, None), (1_000, 4, "max_device_seconds"), (0, 5, "deadline")],
+)
+def test_when_a_budget_is_spent(device_ms: int, now_ms: int, limit: str | None) -> None:
+    assert spent(Limits(device_ms=1_000, deadline_ms=5), device_ms, now_ms) == limit
+    assert spent(Limits(), device_ms, now_ms) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_images": 0},
+        {"max_images": 1.5},
+        {"max_device_seconds": 0},
+        {"max_device_seconds": "9"},
+        {"deadline": "2030-01-01T00:00"},
+        {"deadline": "soon"},
+    ],
+)
+def test_what_is_no_budget_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        JobRequest.model_validate(wrong)
+
+
+def test_over_http(api: RunningApi) -> None:
+    asked = JobRequest(max_images=2, deadline="2100-01-01T00:00:00+01:00")  # type: ignore[arg-type]
+    with Client(api.url) as client:
+        done = client.submit(asked, ["a", "b", "c"])
+        assert (done.images, client.dry_run(asked, ["a", "b", "c"]).images) == (2, 2)
+        view = client.set_budget(done.id, max_images=3, max_device_seconds=2.5)
+        assert (view.images, view.budget.max_images, view.device_seconds) == (3, None, 0.0)
+        assert view.budget.deadline == datetime(2099, 12, 31, 23, tzinfo=UTC)
+        assert client.set_budget(done.id, deadline=None).budget == Budget(max_device_seconds=2.5)
+        with pytest.raises(InvalidInput, match="let through already"):
+            client.set_budget(done.id, max_images=1)
+    for body, status in (({}, 422), ({"max_images": 0}, 422), ({"priority": 2}, 200)):
+        url = f"{api.url}/v1/jobs/{done.id}"
+        assert httpx.patch(url, json=body, trust_env=False).status_code == status
