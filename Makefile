@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: scale help demo test check format audit mutants bench load chaos screenshots soak tiny-model clean
+.PHONY: autoscale scale help demo test check format audit mutants bench load chaos screenshots soak tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ load: $(READY) ## 50 clients, 200 event streams and a file of a million rows aga
 
 chaos: $(READY) ## strike every fault, and write docs/fault-table.md (twenty minutes; as root, with redis-server, nftables, libfaketime, iproute2)
 	@$(BIN)/python -m tests.chaos --jobs 2
+
+autoscale: $(READY) ## nodes from none to many and back by Ray's own autoscaler, into docs/scale.md (ten minutes; as root, with iproute2)
+	@$(BIN)/python -m tests.autoscaler
 
 screenshots: $(READY) ## every page of a real stack into docs/images/page-*.png (two minutes; wants chromium)
 	@$(BIN)/python -m tests.browser.screenshots

@@ -92,6 +92,6 @@ class SimulatedPool(Pool):
         self._on_start(name, recipe.engine_key)
         return name
 
-    def drain(self, name: str) -> None:
+    def drain(self, name: str, seconds: float | None = None) -> None:
         """It finishes its shard and leaves."""
         self._on_drain(name)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ray.exceptions import RayError
 from redis import RedisError
 
 from jobs.catalog import Catalog
@@ -19,9 +20,9 @@ from scheduler.finish import finish_ready
 
 log = logging.getLogger(__name__)
 
-#: How often is looked for leases that ran out, finished jobs, a lost memory of Redis, and what
-#: deaths left behind.
-REAP_S, FINISH_S, MEMORY_S, SWEEP_S = 0.5, 0.5, 5.0, 6 * 3600.0
+#: How often is looked for leases that ran out, finished jobs, a lost memory of Redis, what deaths
+#: left behind, and nodes that go.
+REAP_S, FINISH_S, MEMORY_S, SWEEP_S, NODES_S = 0.5, 0.5, 5.0, 6 * 3600.0, 1.0
 #: Leases that one call ends: Redis answers nobody else meanwhile.
 REAPED = 100
 
@@ -39,13 +40,16 @@ class Chores:
     store: Store
     catalog: Catalog
 
-    def start(self, stop: threading.Event) -> list[threading.Thread]:
+    def start(
+        self, stop: threading.Event, look_at_nodes: Callable[[], None]
+    ) -> list[threading.Thread]:
         """Begin; the threads end when told to stop, each after what it has in hand."""
         chores = (
             ("reap", self.reap, REAP_S),
             ("finish", self.finish, FINISH_S),
             ("memory", self.remember, MEMORY_S),
             ("sweep", self.sweep, SWEEP_S),
+            ("nodes", look_at_nodes, NODES_S),
         )
         threads = [
             threading.Thread(target=_repeat, args=(do, pause, stop), name=name, daemon=True)
@@ -90,7 +94,7 @@ def _repeat(do: Callable[[], object], pause: float, stop: threading.Event) -> No
     while not stop.is_set():
         try:
             do()
-        except (FewstepError, RedisError) as error:
+        except (FewstepError, RedisError, RayError) as error:
             log.warning("chore_failed chore=%s error=%s", do.__name__, error)
         except Exception:
             # A chore that ended with a bug would be missed by everybody.

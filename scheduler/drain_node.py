@@ -27,18 +27,18 @@ PERIOD_S = 1.0
 
 
 def drain(
-    queue: ShardQueue, node: str, tell: Callable[[str], None], seconds: float, period: float
+    queue: ShardQueue, node: str, tell: Callable[[str, float], None], seconds: float, period: float
 ) -> list[str]:
     """Tell every renderer of `node` to leave, and wait up to `seconds`; those that are left.
 
-    One that is started there meanwhile is told too.
+    Each is told how long it has. One that is started there meanwhile is told too.
     """
     end, told = time.monotonic() + seconds, set[str]()
     while True:
         names = renderers_on(queue, node)
         for name in names:
             if name not in told:
-                tell(name)
+                tell(name, end - time.monotonic())
                 told.add(name)
         if not names or time.monotonic() >= end:
             log.info("node_drained node=%s told=%d left=%d", node, len(told), len(names))

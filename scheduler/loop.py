@@ -21,6 +21,7 @@ from jobs.specs import read_job
 from jobs.store import Store
 from scheduler.chores import Chores
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
+from scheduler.leaving import Leaving
 from scheduler.limits import within_limits
 from scheduler.observing import BEAT_FIELDS, Beats, demand_of, ends_soon, waits
 from scheduler.policy import decide, placement_of
@@ -54,6 +55,7 @@ class Scheduler:
     pool: Pool
     clock: Callable[[], float] = time.monotonic
     recipes: Recipes = field(init=False)
+    leaving: Leaving = field(init=False)
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
     #: Renderer -> when it was told to drain.
@@ -71,12 +73,14 @@ class Scheduler:
             return read_job(self.store, self.settings.s3_prefix, tenant, job_id).recipe
 
         self.recipes = Recipes(read, self.clock)
+        self.leaving = Leaving(self.queue, self.pool)
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop; a step that fails is logged and repeated."""
         beats = threading.Thread(target=self._beat, args=(stop,), name="beat", daemon=True)
         beats.start()
-        chores = Chores(self.settings, self.queue, self.store, self.catalog).start(stop)
+        chores = Chores(self.settings, self.queue, self.store, self.catalog)
+        threads = chores.start(stop, self.leaving.look)
         while not stop.is_set():
             began = time.thread_time()
             try:
@@ -85,7 +89,7 @@ class Scheduler:
                 log.warning("step_failed error=%s", error)
             stop.wait(min(LONGEST_S, max(PERIOD_S, (time.thread_time() - began) / SHARE)))
         self.recipes.close()
-        for thread in (beats, *chores):
+        for thread in (beats, *threads):
             thread.join()
 
     def _beat(self, stop: threading.Event) -> None:
@@ -123,7 +127,7 @@ class Scheduler:
         """What waits, who is there, and how many may be."""
         jobs = within_limits(self.queue, self.queue.open_jobs(), time.time_ns() // 1_000_000)
         beats = self._look()
-        actors = self.pool.actors()
+        actors = [one for one in self.pool.actors() if one.name not in self.leaving.names]
         for gone in self._drained_at.keys() - {actor.name for actor in actors}:
             del self._drained_at[gone]
         self._loads |= beats.loads

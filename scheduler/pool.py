@@ -1,6 +1,7 @@
 """The renderers on Ray: detached named actors, started, listed and drained; nothing is decided."""
 
 import logging
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,14 @@ from ray.util import list_named_actors
 
 from jobs.recipe import Recipe
 from jobs.settings import RendererDevice
+from scheduler.leaving import Nodes
 from workers.actor import NAMESPACE, Renderer
 
 log = logging.getLogger(__name__)
 
 PREFIX = "renderer"
+#: What Ray calls an actor that has no process yet, or none any more and gets another.
+_WITHOUT_PROCESS = ("DEPENDENCIES_UNREADY", "PENDING_CREATION", "RESTARTING")
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,29 @@ class Pool:
             return int(self._device == "gpu")
         return 1 if ray.cluster_resources().get("GPU", 0) else 0
 
-    def drain(self, name: str) -> None:
-        """Tell a renderer to finish its shard and leave; one that is gone already is no error."""
+    def nodes(self) -> Nodes:
+        """Nodes that are about to go, or gone."""
+        # There is no public function for the first; Ray's own libraries ask so too.
+        told: dict[str, int] = ray._private.state.state.get_draining_nodes()
+        now_ms = time.time_ns() // 1_000_000
+        closing = {name: (at - now_ms) / 1e3 if at else None for name, at in told.items()}
+        lost = frozenset(one["NodeID"] for one in ray.nodes() if not one["Alive"])
+        return Nodes(closing, lost)
+
+    def drain(self, name: str, seconds: float | None = None) -> None:
+        """Tell a renderer to finish its shard, within `seconds` if given, and leave.
+
+        One that still waits for a node is withdrawn, so that none comes for its sake. One that is
+        gone already is no error.
+        """
         try:
-            ray.get_actor(name, namespace=NAMESPACE).drain.remote()
+            actor = ray.get_actor(name, namespace=NAMESPACE)
+            known = ray._private.state.actors(actor._actor_id.hex())
+            if known.get("State") in _WITHOUT_PROCESS:
+                log.info("withdrawn name=%s", name)
+                ray.kill(actor, no_restart=True)
+            else:
+                actor.drain.remote(seconds)
         except (ValueError, RayError) as error:
             log.info("drain_skipped name=%s error=%s", name, error)
 

@@ -20,6 +20,7 @@ from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from workers.leases import LeaseKeeper
 from workers.loading import Parts, load_parts
+from workers.notice import Notice
 from workers.shard_loop import ShardLoop
 from workers.weight_files import forbid_remote_code
 
@@ -45,7 +46,7 @@ class Renderer:
         self._name = name
         self._engine_key = engine_key
         self._recipe_json = recipe_json
-        self._draining = threading.Event()
+        self._draining = Notice()
         self._loop: ShardLoop | None = None
         self._state = "starting"
         self._trouble = ""
@@ -55,6 +56,7 @@ class Renderer:
         self._parts: Parts | None = None
         #: Of its engine, for people.
         self._title = ""
+        self._ray_node = ray_node()
         #: When it last said how busy it is, and the seconds it had been busy then.
         self._looked = (time.monotonic(), 0.0)
         threading.Thread(target=self._live, name="renderer", daemon=True).start()
@@ -63,9 +65,13 @@ class Renderer:
         """What the renderer says of itself, as JSON."""
         return json.dumps(dict(self._about()))
 
-    def drain(self) -> None:
-        """Finish the unit in hand, give back the next one, and leave."""
-        self._draining.set()
+    def drain(self, seconds: float | None = None) -> None:
+        """Finish the unit in hand, give back the next one, and leave.
+
+        Where its node has only so many seconds, a unit that will not be ready by then is given
+        back at once.
+        """
+        self._draining.give(seconds)
 
     def _about(self) -> Mapping[str, str]:
         loop = self._loop
@@ -75,6 +81,7 @@ class Renderer:
             "state": self._busy or (loop.state if loop else self._state),
             "error": loop.trouble if loop else self._trouble,
             "node": socket.gethostname(),
+            "ray_node": self._ray_node,
             "pid": str(os.getpid()),
             "device": self._device,
             "load": self._parts.load_times.model_dump_json() if self._parts else "",
@@ -197,6 +204,13 @@ class Renderer:
 
         log.info("renderer_left name=%s", self._name)
         ray.kill(ray.get_actor(self._name, namespace=NAMESPACE), no_restart=True)
+
+
+def ray_node() -> str:
+    """The name by which Ray knows this process's node; "" where it runs without Ray."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 def end_predecessor(queue: ShardQueue, name: str, worker: str) -> int:

@@ -1,6 +1,7 @@
 """The stages of a renderer: batches formed, made by the device, encoded, delivered."""
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,8 @@ UNITS_WAITING = 512 << 20
 MOST_UNITS = 32
 #: Units uploaded at once.
 UPLOADERS = 2
+#: Before a node goes, so much time at least is kept for encoding and uploading a unit.
+UPLOAD_S = 5.0
 
 
 @dataclass
@@ -48,6 +51,9 @@ class Pipeline:
     #: Units that are not delivered yet and have images to render.
     _active: list[Flight] = field(default_factory=list)
     _stood: dict[str, float] = field(default_factory=dict)
+    #: Images that came back from the device, and how long the latest upload took.
+    _made: int = 0
+    _upload_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._former = BatchFormer(self.renderer.room)
@@ -96,6 +102,21 @@ class Pipeline:
         """Give back the units of which no image was taken, or, with `begun`, all of them."""
         for flight in list(self._active):
             if begun or not flight.taken:
+                self._let_go(flight)
+                self.claims.release(flight.work.held, reason)
+
+    def give_back_late(self, reason: str, left_s: float, busy_s: float) -> None:
+        """Give back the units that cannot be delivered in `left_s` seconds.
+
+        At the pace so far: `busy_s` seconds of the device for all images that it has made.
+        """
+        if math.isinf(left_s):
+            return
+        pace_s = busy_s / self._made if self._made else 0.0
+        need_s = max(UPLOAD_S, self._upload_s)
+        for flight in list(self._active):
+            need_s += pace_s * (len(flight.work.images) - len(flight.pictures))
+            if need_s > left_s:
                 self._let_go(flight)
                 self.claims.release(flight.work.held, reason)
 
@@ -149,6 +170,7 @@ class Pipeline:
     def _finish(self, formed: Formed, started: Any) -> None:
         images = self.renderer.finish(started)
         self.keeper.moved()
+        self._made += len(images)
         for place, rendered in zip(formed.places, images, strict=True):
             if not place.flight.ended:
                 place.flight.pictures.append(self._encode(place.flight, place.image, rendered))
@@ -191,9 +213,11 @@ class Pipeline:
         self._uploads.submit(self._upload, flight.work, shard, size)
 
     def _upload(self, work: Work, shard: RenderedShard, size: int) -> None:
+        since = time.monotonic()
         try:
             error = self.deliver(work, shard)
         finally:
+            self._upload_s = time.monotonic() - since
             self._units.leave(size)
         if error is not None:
             self.failed(error)

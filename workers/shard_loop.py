@@ -17,6 +17,7 @@ from workers.claims import Claims
 from workers.deliver import Delivery
 from workers.device_faults import DeviceLost
 from workers.leases import LeaseKeeper
+from workers.notice import Notice
 from workers.pipeline import Pipeline
 from workers.prefetch import Prefetch
 from workers.work import RendersBatches, WorkSource
@@ -46,7 +47,7 @@ class ShardLoop:
     keeper: LeaseKeeper
     renderer: RendersBatches
     maker: Maker
-    draining: threading.Event = field(default_factory=threading.Event)
+    draining: Notice = field(default_factory=Notice)
     state: str = "idle"
     #: Why it claims nothing, where something is wrong with its node.
     trouble: str = ""
@@ -113,6 +114,7 @@ class ShardLoop:
         pipeline.look()
         if self._over():
             pipeline.give_back("drained", begun=self._fatal is not None)
+            pipeline.give_back_late("its node goes sooner", self.draining.left_s(), self.busy_s)
         nothing_comes = self._over() or (prefetch.dry and not prefetch.busy)
         if nothing_comes and not pipeline.in_hand and not self._over():
             self._wait()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,16 +24,21 @@ _INSIDE = 'ip link set lo up && mount -t tmpfs fewstep-chaos /mnt && exec "$0" "
 _RESULT = "result.json"
 
 
+def apart(command: Sequence[str]) -> list[str]:
+    """The command in new namespaces: with loopback alone, and room for Ray in /mnt."""
+    return [
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net"),
+        *("bash", "-c", _INSIDE, *command),
+    ]
+
+
 def strike_apart(fault: Fault, redis: str, store: str, folder: Path) -> Result:
     """Strike once, in a process of its own in namespaces of its own; never raises."""
     result = Result(fault, redis, store, folder=str(folder))
     started = time.monotonic()
     folder.mkdir()
-    command = [
-        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net"),
-        *("bash", "-c", _INSIDE, sys.executable, "-m", "tests.chaos.apart"),
-        *(fault.row, fault.name, redis, store, str(folder)),
-    ]
+    module = (sys.executable, "-m", "tests.chaos.apart")
+    command = apart([*module, fault.row, fault.name, redis, store, str(folder)])
     env = {name: value for name, value in os.environ.items() if not name.startswith("FEWSTEP_")}
     with (folder / "apart.log").open("wb") as log:
         done = subprocess.run(command, stdout=log, stderr=log, env={**env, **RAY}, check=False)

@@ -23,6 +23,7 @@ from jobs.shard_queue import ShardQueue
 from jobs.sources.reading import read_rows
 from jobs.store import Store
 from jobs.submit import submit_job
+from scheduler.leaving import Nodes
 from tests.chaos.world import RECIPE, TENANT, chaos_catalog
 
 #: What the zygote loaded, for its children to inherit.
@@ -139,6 +140,10 @@ class NoPool:
     def slots(self) -> int:
         """No room for anybody."""
         return 0
+
+    def nodes(self) -> Nodes:
+        """No node of Ray's."""
+        return Nodes()
 
 
 def scheduler(order: dict[str, Any]) -> None:

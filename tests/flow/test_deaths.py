@@ -61,6 +61,23 @@ def test_a_drained_renderer_gives_its_next_shard_back(house: House, tmp_path: Pa
     assert images_of(house, job, tmp_path) == list(range(160))
 
 
+@pytest.mark.parametrize(("seconds", "done"), [(4.0, 0), (600.0, 64)])
+def test_on_notice_a_unit_is_ended_where_there_is_time_and_else_given_back(
+    house: House, seconds: float, done: int
+) -> None:
+    prompts = "\n".join(f"a big red circle {number}" for number in range(64))
+    job = house.submit(prompts, JobRequest(shard_images=64, seed=1))
+    with house.rendering(job) as loops:
+        wait_until(lambda: loops[0].busy_s > 0, "the first batch", 60)
+        loops[0].draining.give(seconds)
+    left = house.queue.job(job.id)
+    assert left is not None
+    assert (left.done_images, left.units_in_flight) == (done, 0)
+    if not done:
+        # Offered at once, and nobody died.
+        assert house.queue.claim("w", "n", job.recipe.engine_key, 1, 1_000)[0].attempt == 1
+
+
 @pytest.mark.parametrize("renew_ms", [200, 200_000])
 def test_cancel_stops_at_the_next_batch(house: House, renew_ms: int) -> None:
     """However seldom leases are renewed."""

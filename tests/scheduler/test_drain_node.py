@@ -22,7 +22,8 @@ def test_renderers_of_this_node_alone_are_told_and_waited_for(queue: ShardQueue)
     live(queue, "b", "elsewhere")
     told: list[str] = []
 
-    def tell(name: str) -> None:
+    def tell(name: str, seconds: float) -> None:
+        assert 0 < seconds <= 20
         told.append(name)
         queue.leave(f"{name}.1")
         if name == "a":
@@ -37,7 +38,7 @@ def test_renderers_of_this_node_alone_are_told_and_waited_for(queue: ShardQueue)
 def test_those_that_are_still_at_work_in_the_end_are_named(queue: ShardQueue) -> None:
     live(queue, "a", "here")
     told: list[str] = []
-    assert drain(queue, "here", told.append, 0.05, 0.01) == ["a"]
+    assert drain(queue, "here", lambda name, _: told.append(name), 0.05, 0.01) == ["a"]
     assert told == ["a"]
 
 

@@ -1,0 +1,48 @@
+"""A scheduler whose renderers take a GPU that Ray believes in and torch does not have.
+
+    python -m tests.autoscaler.pretended     in the place of `python -m scheduler`
+
+All else is the product's: Ray gives the actor its whole GPU, the tiny model renders on the CPU.
+"""
+
+import os
+import sys
+import time
+from typing import Any
+
+import scheduler.pool
+import workers.loading
+from scheduler.__main__ import main
+from workers.actor import Renderer
+
+#: Seconds that the pretended device takes for an image at least.
+PACE = "FEWSTEP_AUTOSCALER_PACE_S"
+
+
+class PretendedDevice(Renderer):
+    """A renderer that does not mind that its GPU is none, and is not too fast to be looked at."""
+
+    def __init__(self, name: str, engine_key: str, recipe_json: str) -> None:
+        workers.loading._check_device = lambda kind: None
+        super().__init__(name, engine_key, recipe_json)
+
+    def _load(self, *arguments: Any) -> Any:
+        loop = super()._load(*arguments)
+        if loop is not None:
+            pace, finish = float(os.environ[PACE]), loop.renderer.finish
+
+            def paced(started: Any) -> Any:
+                images = finish(started)
+                time.sleep(pace * len(images))
+                return images
+
+            loop.renderer.finish = paced
+        return loop
+
+
+if __name__ == "__main__":
+    # Ray takes the class by its name: that of this module, not of whatever is run.
+    from tests.autoscaler import pretended
+
+    scheduler.pool.Renderer = pretended.PretendedDevice  # type: ignore[misc]
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Nodes that go, or are gone: who is told, whose units are offered again, and whose are not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from jobs.queue_values import Lease
+from jobs.redis_client import control_client
+from jobs.settings import Settings
+from jobs.shard_queue import ShardQueue
+from jobs.store import Store
+from scheduler.leaving import Leaving, Nodes
+from scheduler.loop import Scheduler
+from scheduler.pool import PoolActor
+from tests.jobs.conftest import request_for
+from tests.rendered_jobs import CATALOG
+
+ENGINE = "engine"
+
+
+@dataclass
+class Cluster:
+    """Ray's side, as the test says it is."""
+
+    said: Nodes = field(default_factory=Nodes)
+    told: list[tuple[str, float | None]] = field(default_factory=list)
+    there: list[PoolActor] = field(default_factory=list)
+
+    def nodes(self) -> Nodes:
+        return self.said
+
+    def drain(self, name: str, seconds: float | None = None) -> None:
+        self.told.append((name, seconds))
+
+    def actors(self) -> list[PoolActor]:
+        return self.there
+
+    def slots(self) -> int:
+        return 2
+
+
+@pytest.fixture
+def queue(redis_url: str) -> Iterator[ShardQueue]:
+    with control_client(redis_url) as client:
+        yield ShardQueue(client)
+
+
+def live(queue: ShardQueue, name: str, node: str) -> None:
+    queue.heartbeat(f"{name}.1", {"actor": name, "ray_node": node, "engine_key": ENGINE})
+
+
+def claim(queue: ShardQueue, name: str) -> Lease:
+    return queue.claim(f"{name}.1", f"nonce of {name}", ENGINE, 1, 60_000)[0]
+
+
+def test_renderers_of_a_closing_node_are_told_how_long_they_have(queue: ShardQueue) -> None:
+    for name, node in (("a", "closes"), ("b", "closes, nobody knows when"), ("c", "stays")):
+        live(queue, name, node)
+    # From before nodes were named.
+    queue.heartbeat("old.1", {"actor": "old"})
+    cluster = Cluster(Nodes({"closes": 30.0, "closes, nobody knows when": None}))
+    leaving = Leaving(queue, cluster)
+    leaving.look()
+    assert sorted(cluster.told) == [("a", 30.0), ("b", None)]
+    assert leaving.names == {"a", "b"}
+    cluster.said = Nodes()
+    leaving.look()
+    assert leaving.names == frozenset()
+
+
+def test_what_a_lost_node_held_is_offered_again_at_once_and_counts_as_no_death(
+    queue: ShardQueue,
+) -> None:
+    queue.submit(request_for("job", engine_key=ENGINE, images=20, shard_images=10))
+    for name, node in (("a", "lost"), ("b", "stays")):
+        live(queue, name, node)
+    lost, kept = claim(queue, "a"), claim(queue, "b")
+    Leaving(queue, Cluster(Nodes(lost=frozenset({"lost"})))).look()
+    assert [one.unit for one in queue.leases()] == [kept.unit]
+    assert [one.worker for one in queue.renderers()] == ["b.1"]
+    again = queue.claim("c.1", "another nonce", ENGINE, 1, 60_000)[0]
+    assert (again.unit, again.attempt) == (lost.unit, 1)
+    assert queue.done("job", lost.unit, lost.token, arbiter="redis") == "fenced"
+
+
+def test_who_is_on_a_closing_node_takes_no_slot_from_who_comes_for_it(
+    queue: ShardQueue, store: Store
+) -> None:
+    cluster = Cluster(
+        Nodes({"closes": 30.0}), there=[PoolActor("a", ENGINE), PoolActor("b", ENGINE)]
+    )
+    live(queue, "a", "closes")
+    live(queue, "b", "stays")
+    scheduler = Scheduler(Settings(), queue, store, CATALOG, cluster)  # type: ignore[arg-type]
+    assert [one.name for one in scheduler.observe().renderers] == ["a", "b"]
+    scheduler.leaving.look()
+    assert [one.name for one in scheduler.observe().renderers] == ["b"]
