@@ -20,6 +20,7 @@ from fewstep import (
     cli_models,
     cli_preview,
     cli_render,
+    cli_repair,
     cli_repro,
     cli_stack,
 )
@@ -68,6 +69,7 @@ cli_preview.add_to(app)
 cli_export.add_to(app)
 cli_jobs.add_to(app)
 cli_look.add_to(app)
+cli_repair.add_to(app)
 cli_repro.add_to(app)
 cli_compare.add_to(app)
 cli_stack.add_to(app)

@@ -1,6 +1,6 @@
 """The dataset card: what a dataset holds, how it was made, and how to read it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -59,10 +59,12 @@ def dataset_card(
     manifests: Sequence[Manifest],
     licences: Mapping[str, str],
     ended: str = "",
+    added: Container[int] = (),
 ) -> str:
     """`README.md`: front matter that dataset loaders read, then text for people.
 
-    `ended`: why the job ended before all its images were accounted for.
+    `ended`: why the job ended before all its images were accounted for. `added`: the rounds that
+    are extensions.
     """
     title = plain(job.name) or f"fewstep job {job.id}"
     extension = "jpg" if job.format == "jpeg" else job.format
@@ -76,7 +78,7 @@ def dataset_card(
             "",
             f"{index.ok} pictures of {job.rows.count} prompts ({job.repeats} each), made by a",
             f"few-step diffusion model in {len(index.shards)} shards.",
-            *_shortcomings(index, ended),
+            *_shortcomings(index, ended, added),
             *_left_out(job),
             "",
             "![The first pictures](previews/contact_sheet.png)",
@@ -89,8 +91,13 @@ def dataset_card(
     )
 
 
-def _shortcomings(index: DatasetIndex, ended: str) -> Iterable[str]:
-    later = [shard for shard in index.shards if shard.round]
+def _shortcomings(index: DatasetIndex, ended: str, added: Container[int]) -> Iterable[str]:
+    more = [shard for shard in index.shards if shard.round in added]
+    if more:
+        made = sum(shard.ok for shard in more)
+        yield f"{made} of the pictures were added by an extension, in shards from {more[0].name}"
+        yield "on."
+    later = [shard for shard in index.shards if shard.round and shard.round not in added]
     if later:
         made = sum(shard.ok for shard in later)
         yield f"{made} of the pictures were made when what had failed was tried again, in shards"

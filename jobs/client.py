@@ -12,10 +12,11 @@ import httpx
 from jobs import client_calls as calls
 from jobs.client_download import Copying, Progress
 from jobs.client_follow import AWAY, POLL_S, Resume, Watch
-from jobs.client_upload import Prompts, open_upload
+from jobs.client_upload import Prompts, open_rows, open_upload
 from jobs.client_wire import Wire, bytes_of, scattered, trusts_environment
-from jobs.job import DryRun, JobRequest, JobView, Submission
+from jobs.job import DryRun, ExtensionRequest, JobRequest, JobView, Submission
 from jobs.original import Original
+from jobs.sources.reading import Reading
 
 
 class Client:
@@ -114,6 +115,26 @@ class Client:
         return self._wire.run(
             calls.retry_failed(job_id, unfinished=unfinished, key=idempotency_key)
         )
+
+    def extend(
+        self,
+        job_id: str,
+        *,
+        repeats: int = 0,
+        rows: Prompts | None = None,
+        source: Reading | None = None,
+        idempotency_key: str | None = None,
+    ) -> Submission:
+        """Add repeats, or rows, to a complete dataset as new shards; the extension's own id.
+
+        `source` says how a prompt file is read. Raises Conflict where the dataset is not complete
+        or another round of it runs.
+        """
+        if rows is None:
+            return self._wire.run(calls.extend(job_id, repeats, None, idempotency_key))
+        asked = ExtensionRequest(repeats=repeats, source=source or Reading())
+        with open_rows(asked, rows) as upload:
+            return self._wire.run(calls.extend(job_id, repeats, upload, idempotency_key))
 
     def items(self, job_id: str, *, first: int = 0) -> Iterator[dict[str, Any]]:
         """Every image of a job from `first` on: row, seed, status, error, link; page by page."""

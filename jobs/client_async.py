@@ -12,10 +12,11 @@ from jobs import client_calls as calls
 from jobs.client_async_wire import AsyncWire
 from jobs.client_download import Copying, Progress
 from jobs.client_follow import AWAY, POLL_S, Resume, Watch
-from jobs.client_upload import Prompts, open_upload
+from jobs.client_upload import Prompts, open_rows, open_upload
 from jobs.client_wire import bytes_of, scattered, trusts_environment
-from jobs.job import DryRun, JobRequest, JobView, Submission
+from jobs.job import DryRun, ExtensionRequest, JobRequest, JobView, Submission
 from jobs.original import Original
+from jobs.sources.reading import Reading
 
 
 class AsyncClient:
@@ -92,6 +93,26 @@ class AsyncClient:
         """Render the images of an ended job that have no picture again; the retry's own id."""
         call = calls.retry_failed(job_id, unfinished=unfinished, key=idempotency_key)
         return await self._wire.run(call)
+
+    async def extend(
+        self,
+        job_id: str,
+        *,
+        repeats: int = 0,
+        rows: Prompts | None = None,
+        source: Reading | None = None,
+        idempotency_key: str | None = None,
+    ) -> Submission:
+        """Add repeats, or rows, to a complete dataset as new shards; the extension's own id.
+
+        `source` says how a prompt file is read. Raises Conflict where the dataset is not complete
+        or another round of it runs.
+        """
+        if rows is None:
+            return await self._wire.run(calls.extend(job_id, repeats, None, idempotency_key))
+        asked = ExtensionRequest(repeats=repeats, source=source or Reading())
+        with open_rows(asked, rows) as upload:
+            return await self._wire.run(calls.extend(job_id, repeats, upload, idempotency_key))
 
     def items(self, job_id: str, *, first: int = 0) -> AsyncIterator[dict[str, Any]]:
         """Every image of a job from `first` on; page by page."""

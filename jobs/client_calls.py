@@ -117,6 +117,13 @@ def retry_failed(job_id: str, *, unfinished: bool, key: str | None) -> Call[Subm
     return Call("POST", path_of(job_id, "retry-failed"), _submission, more)
 
 
+def extend(job_id: str, repeats: int, upload: Upload | None, key: str | None) -> Call[Submission]:
+    """Add repeats, or the rows of an upload, to a dataset."""
+    more: dict[str, Any] = {"headers": {"Idempotency-Key": _key(key)}, "timeout": RETRY_TIMEOUT_S}
+    more |= {} if upload else {"json": {"repeats": repeats}}
+    return Call("POST", path_of(job_id, "extend"), _submission, more, upload)
+
+
 def timing(job_id: str) -> Call[dict[str, Any]]:
     """A job's timing."""
     return house(path_of(job_id, "timing"))

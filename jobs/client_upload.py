@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jobs.errors import InvalidInput
-from jobs.job import JobRequest
+from jobs.job import ExtensionRequest, JobRequest
 from jobs.sources.folders import check_path, path_records
 from jobs.sources.reading import ERROR, WHERE, numbered
 from jobs.templates.expansion import TemplateRequest
@@ -36,7 +36,7 @@ Prompts = Path | Stored | Sequence[str | dict[str, Any]] | TemplateRequest
 class Upload:
     """A submission's body, which can be sent again from its beginning."""
 
-    request: JobRequest
+    request: JobRequest | ExtensionRequest
     name: str
     file: BinaryIO
 
@@ -70,11 +70,38 @@ class BodyUpload:
 
 
 @contextmanager
+def open_rows(request: ExtensionRequest, rows: Prompts) -> Iterator[Upload]:
+    """The body of an extension by rows; raises as `open_upload` does."""
+    template = isinstance(rows, Path) and rows.suffix.lower() == TEMPLATE
+    if template or isinstance(rows, TemplateRequest | Stored):
+        raise InvalidInput(
+            "an extension takes rows as they are",
+            where="rows",
+            remedy="give a prompt file or folder of this machine, or a list",
+        )
+    with _opened(request, rows) as upload:
+        yield upload
+
+
+@contextmanager
 def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | BodyUpload]:
     """The body of a submission; its file is closed after use.
 
     Raises InvalidInput for a file that is missing, empty, unreadable or of an unknown kind.
     """
+    if isinstance(prompts, Path) and prompts.suffix.lower() == TEMPLATE:
+        prompts = read_template(prompts)
+    if isinstance(prompts, TemplateRequest | Stored):
+        yield BodyUpload(request, prompts)
+        return
+    with _opened(request, prompts) as upload:
+        yield upload
+
+
+@contextmanager
+def _opened(
+    request: JobRequest | ExtensionRequest, prompts: Path | Sequence[str | dict[str, Any]]
+) -> Iterator[Upload]:
     if isinstance(prompts, str):
         # A text is a sequence of texts, too: each letter would become a prompt.
         raise InvalidInput(
@@ -82,11 +109,6 @@ def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | Body
             where="prompts",
             remedy="Path('prompts.txt') for a file, ['a red circle'] for one prompt",
         )
-    if isinstance(prompts, Path) and prompts.suffix.lower() == TEMPLATE:
-        prompts = read_template(prompts)
-    if isinstance(prompts, TemplateRequest | Stored):
-        yield BodyUpload(request, prompts)
-        return
     if isinstance(prompts, Path):
         check_path(prompts)
         if prompts.suffix.lower() in SUFFIXES and not prompts.is_dir():
@@ -100,7 +122,7 @@ def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | Body
         yield Upload(request, f"{name}.jsonl", spool)  # type: ignore[arg-type]
 
 
-def _path_lines(path: Path, request: JobRequest) -> Iterator[bytes]:
+def _path_lines(path: Path, request: JobRequest | ExtensionRequest) -> Iterator[bytes]:
     """What a file or folder holds, as JSONL that says where each row stood."""
     for record in path_records(path, request.source):
         value = record.value

@@ -90,15 +90,15 @@ def cover(manifests: Iterable[Manifest]) -> list[Manifest]:
     return chosen[::-1]
 
 
-def gaps(chosen: Sequence[Manifest], images: int) -> list[tuple[int, int]]:
-    """The runs of images, first and stop, that no manifest of an ordered cover accounts for."""
+def gaps(chosen: Sequence[Manifest], stop: int, first: int = 0) -> list[tuple[int, int]]:
+    """The runs of places from `first` up to `stop` that no manifest of an ordered cover has."""
     found: list[tuple[int, int]] = []
-    at = 0
+    at = first
     for one in chosen:
         if one.first > at:
             found.append((at, one.first))
         at = one.stop
-    return [*found, (at, images)] if at < images else found
+    return [*found, (at, stop)] if at < stop else found
 
 
 def index_of(

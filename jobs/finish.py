@@ -17,7 +17,7 @@ from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.quarantine import Quarantine, failed_rows, remove_old_quarantine, write_quarantine
 from jobs.recipe import Frozen
-from jobs.rounds import Round
+from jobs.rounds import Round, read_extent
 from jobs.store import Store
 from jobs.timing import Timing, timing_of
 
@@ -88,12 +88,14 @@ def finish_job(
         failed = sum(one.failed for one in found.every)
         index = index_of(job, found.rounds, failed=failed, complete=False)
         return _summary(index, found, Quarantine(), None)
+    # What tells of the dataset tells of all of it, as if it had been asked for at once.
+    whole = read_extent(store, layout, job, later).whole
     rows = failed_rows(store, layout, job, found.rounds, found.made)
     quarantine = write_quarantine(store, layout, job, rows)
     if later and not found.missing and quarantine.rows <= _limit(job):
         ended = ""
     index = index_of(
-        job,
+        whole,
         found.rounds,
         failed=quarantine.rows,
         complete=not ended,
@@ -106,8 +108,9 @@ def finish_job(
     # Before `_SUCCESS`: from then on a retry may be staging files.
     remove_remains(store, layout)
     own, *others = found.rounds
-    timing = timing_of(job, own, facts.retries, later=others, failed=quarantine.rows)
-    _write_about(store, layout, job, index, timing, found, facts, ended)
+    timing = timing_of(whole, own, facts.retries, later=others, failed=quarantine.rows)
+    added = frozenset(one.number for one in later if one.block)
+    _write_about(store, layout, whole, index, timing, found, facts, ended, added)
     return _summary(index, found, quarantine, timing)
 
 
@@ -124,6 +127,7 @@ def _write_about(
     found: Gathered,
     facts: Facts,
     ended: str,
+    added: frozenset[int],
 ) -> None:
     """What tells a reader of the shards; `_SUCCESS` last, where the dataset is complete."""
     index_json = index.model_dump_json(indent=1).encode()
@@ -132,7 +136,7 @@ def _write_about(
     _put_text(store, layout.timing, timing.model_dump_json(indent=1).encode(), _JSON)
     about = croissant(job, index, hashlib.sha256(index_json).hexdigest(), facts.licences)
     _put_text(store, layout.croissant, about.encode(), "application/ld+json")
-    card = dataset_card(job, index, timing, found.every, facts.licences, ended)
+    card = dataset_card(job, index, timing, found.every, facts.licences, ended, added)
     _put_text(store, layout.card, card.encode(), "text/markdown; charset=utf-8")
     store.put(
         layout.contact_sheet,
@@ -155,7 +159,8 @@ def _check_last(store: Store, layout: JobLayout, later: Sequence[Round]) -> None
     following = layout.round(later[-1].number + 1 if later else 1)
     if store.head(following) is not None:
         raise Conflict(
-            "the job was finished by somebody else, and has been retried since", where=following
+            "the job was finished by somebody else, and has been retried since or extended",
+            where=following,
         )
 
 

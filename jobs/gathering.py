@@ -13,7 +13,7 @@ from jobs.errors import FewstepError, NotFound
 from jobs.job import Job
 from jobs.layout import SPLIT, JobLayout
 from jobs.manifest import Manifest
-from jobs.rounds import Round
+from jobs.rounds import Round, withdrawn
 from jobs.store import Store
 
 #: Manifests read at a time.
@@ -28,7 +28,7 @@ class Gathered:
     rounds: list[list[Manifest]]
     #: Runs of images, first and stop, of which no round has a row.
     missing: list[tuple[int, int]]
-    #: Images that a later round made.
+    #: Images that a retry made.
     made: set[int] = field(default_factory=set)
 
     @property
@@ -51,12 +51,27 @@ def gather(store: Store, layout: JobLayout, job: Job, later: Sequence[Round] = (
         ]
     covers = [cover(some) for some in rounds]
     missing = gaps(covers[0], job.images)
+    for again, some in zip(later, covers[1:], strict=True):
+        missing += _gaps_of(store, layout, again, some)
     made, tried = set[int](), set[int]()
-    for image, ok in _tries(store, layout, [one for some in covers[1:] for one in some]):
+    retried = [some for again, some in zip(later, covers[1:], strict=True) if not again.block]
+    for image, ok in _tries(store, layout, [one for some in retried for one in some]):
         tried.add(image)
         if ok:
             made.add(image)
     return Gathered(covers, list(_without(missing, tried)) if tried else missing, made)
+
+
+def _gaps_of(
+    store: Store, layout: JobLayout, again: Round, chosen: Sequence[Manifest]
+) -> list[tuple[int, int]]:
+    """The runs of images that an extension was to make and did not; none of a retry."""
+    if again.block is None or withdrawn(store, layout, again):
+        return []
+    first = again.first_place
+    runs = gaps(chosen, first + again.images, first)
+    at = again.block.image_at
+    return [(at(begin), at(begin) + stop - begin) for begin, stop in runs]
 
 
 def read_tries(store: Store, layout: JobLayout, manifest: Manifest) -> list[tuple[int, bool]]:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
@@ -11,11 +12,12 @@ from pydantic import Field
 
 from jobs.dataset_index import cover
 from jobs.discard import shard_number
-from jobs.job import Job, image_of
+from jobs.extent import Extent
+from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
 from jobs.recipe import Frozen
-from jobs.rounds import rounds_of
+from jobs.rounds import extent_with, read_extent, rounds_of
 from jobs.spool import fetch_rows
 from jobs.store import Store
 
@@ -54,18 +56,30 @@ class ItemPage(Frozen):
 
 def item_page(store: Store, layout: JobLayout, job: Job, *, first: int, limit: int) -> ItemPage:
     """Images `first` up to `first + limit`, fewer where shards are tiny. Raises Unreachable."""
-    shard = first // job.shard_images
-    stop = min(first + limit, (shard + SCAN) * job.shard_images, job.images)
-    if first >= stop:
+    extent = read_extent(store, layout, job)
+    if first >= extent.images:
         return ItemPage(items=(), next=None)
-    items = items_of(store, layout, job, range(first, stop))
-    return ItemPage(items=items, next=stop if stop < job.images else None)
+    block, size = extent.block_of(first), job.shard_images
+    scanned = (extent.shard(first) + SCAN) * size - extent.place(first)
+    stop = min(first + limit, first + scanned, block.stop_image)
+    items = items_of(store, layout, job, range(first, stop), extent)
+    return ItemPage(items=items, next=stop if stop < extent.images else None)
 
 
-def items_of(store: Store, layout: JobLayout, job: Job, indexes: Sequence[int]) -> tuple[Item, ...]:
-    """These images (rising indexes), wherever they lie. Raises Unreachable."""
+def items_of(
+    store: Store,
+    layout: JobLayout,
+    job: Job,
+    indexes: Sequence[int],
+    extent: Extent | None = None,
+) -> tuple[Item, ...]:
+    """These images (rising indexes), wherever they lie. Raises Unreachable.
+
+    `extent`: the dataset's, where the caller has read it.
+    """
+    extent = extent or extent_with(store, layout, job, max(indexes, default=0))
     wanted = set(indexes)
-    shards = sorted({index // job.shard_images for index in wanted})
+    shards = sorted({extent.shard(index) for index in wanted})
     found = {
         row["image"]: _made(row)
         for manifest in manifests_among(store, layout, shards)
@@ -73,9 +87,9 @@ def items_of(store: Store, layout: JobLayout, job: Job, indexes: Sequence[int]) 
         if row["image"] in wanted
     }
     lacking = {i for i in indexes if i not in found or found[i].status != "ok"}
-    found |= _made_later(store, layout, job, lacking)
+    found |= _made_later(store, layout, lacking)
     missing = [index for index in indexes if index not in found]
-    found |= {item.image: item for item in _pending(store, layout, job, missing)}
+    found |= {item.image: item for item in _pending(store, layout, extent, missing)}
     return tuple(found[index] for index in indexes)
 
 
@@ -84,11 +98,11 @@ def image_row(store: Store, layout: JobLayout, job: Job, image: int) -> dict[str
 
     None: it is in no committed shard.
     """
-    shard = image // job.shard_images
+    shard = extent_with(store, layout, job, image).shard(image)
     first = _whole_row(store, layout, manifests_of(store, layout, range(shard, shard + 1)), image)
     if first is not None and first["status"] == "ok":
         return first
-    return _whole_row(store, layout, later_manifests(store, layout, job), image) or first
+    return _whole_row(store, layout, retried_manifests(store, layout), image) or first
 
 
 def manifests_among(store: Store, layout: JobLayout, shards: Iterable[int]) -> list[Manifest]:
@@ -111,16 +125,17 @@ def manifests_of(store: Store, layout: JobLayout, shards: range) -> list[Manifes
     return cover(found)
 
 
-def later_manifests(store: Store, layout: JobLayout, job: Job) -> list[Manifest]:
-    """The manifests of later rounds: of images that had no picture, tried again."""
-    rounds = rounds_of(store, layout)
-    return manifests_of(store, layout, range(job.shards, rounds[-1].stop_shard)) if rounds else []
+def retried_manifests(store: Store, layout: JobLayout) -> list[Manifest]:
+    """The manifests of retries: of images that had no picture, tried again."""
+    retries = [one for one in rounds_of(store, layout) if not one.block]
+    shards = [shard for one in retries for shard in range(one.first_shard, one.stop_shard)]
+    return manifests_among(store, layout, shards)
 
 
-def _made_later(store: Store, layout: JobLayout, job: Job, wanted: set[int]) -> dict[int, Item]:
-    """Those of the wanted images that a later round made."""
+def _made_later(store: Store, layout: JobLayout, wanted: set[int]) -> dict[int, Item]:
+    """Those of the wanted images that a retry made."""
     with ThreadPoolExecutor(_READERS) as readers:
-        later = later_manifests(store, layout, job) if wanted else []
+        later = retried_manifests(store, layout) if wanted else []
         tables = readers.map(partial(_rows, store, layout), later)
         return {
             row["image"]: _made(row)
@@ -176,20 +191,19 @@ def _made(row: dict[str, Any]) -> Item:
     return Item.model_validate(row, strict=False)
 
 
-def _pending(store: Store, layout: JobLayout, job: Job, indexes: list[int]) -> Iterator[Item]:
+def _pending(store: Store, layout: JobLayout, extent: Extent, indexes: list[int]) -> Iterator[Item]:
     """Images that no committed shard has, with the seed that they will be made with."""
-    if not indexes:
-        return
-    first_row = indexes[0] // job.repeats
-    rows = fetch_rows(store, job, first_row, indexes[-1] // job.repeats + 1)
-    for index in indexes:
-        image = image_of(job, index, rows[index // job.repeats - first_row])
-        yield Item(
-            image=index,
-            row=image.row_index,
-            repeat=image.repeat,
-            status="pending",
-            key=layout.sample(index),
-            prompt=image.row.prompt,
-            seed=image.seed,
-        )
+    for block, group in groupby(indexes, extent.block_of):
+        some = list(group)
+        wanted, read = set(some), partial(fetch_rows, store)
+        for image in block.planned(extent.job, some[0], some[-1] + 1, read):
+            if image.index in wanted:
+                yield Item(
+                    image=image.index,
+                    row=image.row_index,
+                    repeat=image.repeat,
+                    status="pending",
+                    key=layout.sample(extent.place(image.index)),
+                    prompt=image.row.prompt,
+                    seed=image.seed,
+                )

@@ -72,6 +72,15 @@ class JobRequest(Budget):
         return asked if isinstance(asked, int) else int(asked * images + 1e-9)
 
 
+class ExtensionRequest(Frozen):
+    """What is to be added to a dataset beside prompts, which are rows of it then."""
+
+    #: So many more images of every row.
+    repeats: int = Field(default=0, ge=0, le=100_000)
+    #: How a prompt file is read.
+    source: Reading = Reading()
+
+
 class Rows(Frozen):
     """Where a job's rows were spooled, as JSONL pages of `PAGE_ROWS` rows, or as one template."""
 
@@ -132,7 +141,11 @@ class Image(Frozen):
 
 def image_of(job: Job, index: int, row: Row) -> Image:
     """The image with global index `index`; `row` must be row `index // repeats`."""
-    row_index, repeat = divmod(index, job.repeats)
+    return image_at(job, index, *divmod(index, job.repeats), row)
+
+
+def image_at(job: Job, index: int, row_index: int, repeat: int, row: Row) -> Image:
+    """The image with global index `index`, which is that repeat of that row."""
     if row.seed is None:
         seed = image_seed(job.seed, row_index, repeat)
     else:
@@ -205,7 +218,7 @@ class JobView(Frozen):
     submitted_ms: int
     started_ms: int | None = None
     finished_ms: int | None = None
-    #: The id of its latest retry (`ID-r1`), while the queue remembers it; empty: none.
+    #: The id of its latest retry or extension (`ID-r1`), while the queue remembers it; empty: none.
     retry: str = ""
     images_per_second: float | None = None
     eta_s: float | None = None
@@ -223,6 +236,7 @@ __all__ = [
     "PAGE_ROWS",
     "DryRun",
     "Estimate",
+    "ExtensionRequest",
     "Image",
     "Job",
     "JobRequest",

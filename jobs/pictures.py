@@ -11,10 +11,11 @@ from itertools import islice
 import pyarrow.parquet as pq
 
 from jobs.errors import NotFound
-from jobs.items import later_manifests, manifests_of
+from jobs.items import manifests_of, retried_manifests
 from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
+from jobs.rounds import extent_with
 from jobs.shard_row import json_row_of
 from jobs.shard_tar import row_json
 from jobs.store import Store
@@ -56,14 +57,15 @@ class Pictures:
 
     def read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
         """The picture of an image; raises NotFound where there is none (yet)."""
-        shard = image // job.shard_images
+        extent = extent_with(self._store, layout, job, image)
+        shard, at = extent.shard(image), extent.place(image)
         for manifest in manifests_of(self._store, layout, range(shard, shard + 1)):
-            if manifest.first <= image < manifest.stop:
+            if manifest.first <= at < manifest.stop:
                 key = layout.shards + manifest.parquet.name
                 place = self._places(key, manifest.parquet.sha256).get(image)
                 if place is not None:
                     return self._fetch(layout, manifest, place)
-        for manifest in later_manifests(self._store, layout, job):
+        for manifest in retried_manifests(self._store, layout):
             key = layout.shards + manifest.parquet.name
             place = self._places(key, manifest.parquet.sha256).get(image)
             if place is not None:

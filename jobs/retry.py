@@ -1,32 +1,24 @@
 """Retrying: the images of an ended job that have no picture, once more, as a later round of it."""
 
-import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from jobs.draft import release
-from jobs.errors import Conflict, DamagedJob, NoCapacity
+from jobs.errors import Conflict
+from jobs.extent import Extent
 from jobs.gathering import gather
-from jobs.job import PAGE_ROWS, Job, Submission, image_of
+from jobs.job import PAGE_ROWS, Job, Submission
 from jobs.keys import Quota
 from jobs.layout import JobLayout, layout_of
+from jobs.new_round import busy, check_ended, is_over, key_digest, queued, told
 from jobs.quarantine import FailedRow, quarantine_rows
-from jobs.results import outcome_of
-from jobs.rounds import (
-    Accepted,
-    Again,
-    Round,
-    order_of_accepted,
-    put_round,
-    rounds_of,
-    write_pages,
-)
+from jobs.rounds import Accepted, Again, Round, put_round, read_extent, rounds_of, write_pages
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.specs import dataset_id, read_job
 from jobs.spool import fetch_rows
 from jobs.store import Store
-from jobs.submit import checked_key
 
 
 def retry_failed(
@@ -48,24 +40,29 @@ def retry_failed(
     while a round runs, or with the key of the last one, it is that round (`created` is false).
     Raises NotFound, and Conflict where the job has not ended or nothing is to be retried.
     """
-    key = hashlib.sha256(checked_key(idempotency_key).encode()).hexdigest()
+    key = key_digest(idempotency_key)
     job = read_job(store, prefix, tenant, dataset_id(job_id))
     layout = layout_of(job, prefix)
     before = rounds_of(store, layout)
     if before:
         last = before[-1]
-        over = store.head(layout.round_ended(last.number)) is not None
-        if not over:
-            return _queued(queue, Accepted(job, last), quota, created=False)
-        if last.key == key:
-            return _told(last, created=False)
-    _check_ended(store, layout, job)
+        if not is_over(store, layout, last):
+            return _running(queue, job, last, quota)
+        if not last.block and last.key == key:
+            return told(last, created=False)
+    check_ended(store, layout, job)
     again = _drafted(store, layout, job, before, key, unfinished, now_ms)
     if not put_round(store, layout, again).stored:
         # Another call was quicker: one round at a time, so it is that one.
-        again = rounds_of(store, layout)[-1]
-        return _queued(queue, Accepted(job, again), quota, created=False)
-    return _queued(queue, Accepted(job, again), quota, created=True)
+        return _running(queue, job, rounds_of(store, layout)[-1], quota)
+    return queued(queue, Accepted(job, again), quota, created=True)
+
+
+def _running(queue: ShardQueue, job: Job, last: Round, quota: Quota | None) -> Submission:
+    """The retry that runs; raises Conflict where it is an extension that does."""
+    if last.block:
+        raise busy(last)
+    return queued(queue, Accepted(job, last), quota, created=False)
 
 
 def _drafted(
@@ -110,55 +107,34 @@ def _images(
     """The images to be tried again, in order; a page of each kind in memory at a time."""
     failed = (_again(row, job) for row in quarantine_rows(store, layout))
     missing = gather(store, layout, job, before).missing if unfinished else []
-    return heapq.merge(failed, _never_tried(store, job, missing), key=lambda one: one.image)
+    never = _never_tried(store, read_extent(store, layout, job, before), missing)
+    return heapq.merge(failed, never, key=lambda one: one.image)
 
 
 def _again(row: FailedRow, job: Job) -> Again:
     own = {name: row[name] for name in job.rows.columns if row[name] is not None}
     text = Row(prompt=row["prompt"], negative_prompt=row["negative_prompt"], extra=own)
-    return Again(image=row["image"], seed=row["seed"], row=text)
+    return Again(
+        image=row["image"],
+        seed=row["seed"],
+        row=text,
+        row_index=row["row"],
+        repeat=row["repeat"],
+    )
 
 
-def _never_tried(store: Store, job: Job, runs: Iterable[tuple[int, int]]) -> Iterator[Again]:
+def _never_tried(store: Store, extent: Extent, runs: Iterable[tuple[int, int]]) -> Iterator[Again]:
+    """The images of these runs, each of which is within one block."""
     for first, stop in runs:
-        page_images = PAGE_ROWS * job.repeats
+        block = extent.block_of(first)
+        page_images = PAGE_ROWS * block.repeats
         for begin in range(first, stop, page_images):
             end = min(begin + page_images, stop)
-            first_row = begin // job.repeats
-            rows = fetch_rows(store, job, first_row, (end - 1) // job.repeats + 1)
-            for index in range(begin, end):
-                row = rows[index // job.repeats - first_row]
-                yield Again(image=index, seed=image_of(job, index, row).seed, row=row)
-
-
-def _check_ended(store: Store, layout: JobLayout, job: Job) -> None:
-    if not any(store.head(key) is not None for key in (layout.success, layout.outcome)):
-        raise Conflict(
-            "the job has not ended",
-            where=job.id,
-            remedy="wait for its end (`fewstep watch`), or cancel it first",
-        )
-    if outcome_of(store, layout).deleted:
-        raise Conflict(
-            "the job was deleted with its prompts",
-            where=job.id,
-            remedy="submit the prompts again as a new job",
-        )
-
-
-def _queued(
-    queue: ShardQueue, accepted: Accepted, quota: Quota | None, *, created: bool
-) -> Submission:
-    again = accepted.again
-    assert again is not None
-    reply = queue.submit(order_of_accepted(accepted, quota))
-    if reply.outcome == "full":
-        raise NoCapacity("too many jobs are open", remedy="ask again when one has ended")
-    if reply.outcome == "conflict":
-        raise DamagedJob("the queue holds another round of this number", where=again.id)
-    queue.amend(again.job, again.number)
-    return _told(again, created=created)
-
-
-def _told(again: Round, *, created: bool) -> Submission:
-    return Submission(id=again.id, created=created, images=again.images, shards=again.shards)
+            for one in block.planned(extent.job, begin, end, partial(fetch_rows, store)):
+                yield Again(
+                    image=one.index,
+                    seed=one.seed,
+                    row=one.row,
+                    row_index=one.row_index,
+                    repeat=one.repeat,
+                )

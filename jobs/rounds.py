@@ -1,13 +1,14 @@
-"""Rounds: later tries of some of a job's images, as new shards of the same dataset.
+"""Rounds: later tries of some of a job's images, or further ones, as new shards of its dataset.
 
 The job itself is round 0. For the queue each round is a job of its own (`JOB-r1`), whose units are
 numbered from 0; in the dataset its shards follow those of the rounds before, and `picks` says which
-images they hold. What was committed before is never touched.
+images they hold. What was committed before is never touched. A retry lists its images; those of an
+extension follow from its block.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
@@ -17,19 +18,19 @@ from pydantic import ValidationError
 from jobs.budget import Budget
 from jobs.draft import order_of
 from jobs.errors import DamagedJob
-from jobs.job import PAGE_ROWS, Image, Job, image_of
+from jobs.extent import Block, Extent, ReadRows, own_block
+from jobs.job import PAGE_ROWS, Image, Job
 from jobs.keys import Quota
 from jobs.layout import JobLayout, Unit, parse_unit
 from jobs.manifest import Manifest
 from jobs.queue_values import SubmitRequest
 from jobs.recipe import Frozen
+from jobs.results import round_outcome
 from jobs.rows import Row
 from jobs.specs import read_job, round_number
 from jobs.store import PutReply, Store
 
 _DOC = re.compile(r"rounds/(\d{4})\.json$")
-#: Reads rows `first` up to `stop` of a job.
-ReadRows = Callable[[Job, int, int], list[Row]]
 
 
 class Again(Frozen):
@@ -38,22 +39,27 @@ class Again(Frozen):
     image: int
     seed: int
     row: Row
+    #: Its row and repeat; None in pages of earlier versions: they follow from the image.
+    row_index: int | None = None
+    repeat: int | None = None
 
 
 class Round(Frozen):
     """A round as `rounds/0001.json` holds it; immutable once accepted."""
 
     version: Literal[1] = 1
-    kind: Literal["retry-failed"] = "retry-failed"
+    kind: Literal["retry-failed", "extend"] = "retry-failed"
     job: str
     number: int
     images: int
     shard_images: int
     #: The number of its first shard in the dataset.
     first_shard: int
-    #: Where its images are listed, as JSONL pages of `PAGE_ROWS`.
+    #: Where its images are listed, as JSONL pages of `PAGE_ROWS`: of a retry.
     pages: str
-    #: Digest of the pages.
+    #: What images it has: of an extension.
+    block: Block | None = None
+    #: Digest of the pages, or of what an extension was asked for.
     sha256: str
     #: Digest of the idempotency key it was asked for with.
     key: str
@@ -128,6 +134,29 @@ def rounds_of(store: Store, layout: JobLayout) -> list[Round]:
     return [read_round(store, layout, number) for number in sorted(numbers)]
 
 
+def read_extent(
+    store: Store, layout: JobLayout, job: Job, later: Sequence[Round] | None = None
+) -> Extent:
+    """What the dataset is to hold: the job's own images, and those of its extensions.
+
+    `later`: the rounds that count; None: all. An extension that was cancelled and deleted does not.
+    """
+    rounds = rounds_of(store, layout) if later is None else later
+    blocks = [one.block for one in rounds if one.block and not withdrawn(store, layout, one)]
+    return Extent(job, [own_block(job), *blocks])
+
+
+def extent_with(store: Store, layout: JobLayout, job: Job, image: int) -> Extent:
+    """The extent as far as it takes to find an image: the store is asked for added ones alone."""
+    own = Extent(job, [own_block(job)])
+    return own if image < own.images else read_extent(store, layout, job)
+
+
+def withdrawn(store: Store, layout: JobLayout, again: Round) -> bool:
+    """Whether a round was cancelled and deleted: then it counts as never asked for."""
+    return again.block is not None and round_outcome(store, layout, again.number).deleted
+
+
 def put_round(store: Store, layout: JobLayout, again: Round) -> PutReply:
     """Write a round down, if none of its number is there."""
     return store.put(
@@ -145,7 +174,7 @@ def order_of_accepted(
     budget: Budget | None = None,
     before_ms: int = 0,
 ) -> SubmitRequest:
-    """What the queue is told of a job, or of a round, which may fail as a whole.
+    """What the queue is told of a job, or of a round of it.
 
     `budget`: the job's as it is now, of which `before_ms` of devices are spent.
     """
@@ -158,7 +187,8 @@ def order_of_accepted(
         job_id=again.id,
         images=again.images,
         spec_sha256=again.sha256,
-        max_failed=None,
+        # A retry may fail as a whole; the job's budget holds for each extension anew.
+        max_failed=job.max_failed_rows if again.block else None,
     )
 
 
@@ -172,22 +202,21 @@ def unit_images(
     job, again = accepted.job, accepted.again
     if again is None:
         unit = parse_unit(name, job.shard_images, job.images)
-        first_row = unit.first // job.repeats
-        rows = read_rows(job, first_row, (unit.stop - 1) // job.repeats + 1)
-        return unit, [
-            image_of(job, index, rows[index // job.repeats - first_row])
-            for index in range(unit.first, unit.stop)
-        ]
+        return unit, own_block(job).planned(job, unit.first, unit.stop, read_rows)
     here = parse_unit(name, again.shard_images, again.images)
-    listed = _read_pages(store, again, here.first, here.stop)
+    if again.block:
+        first = again.block.first_image
+        images = again.block.planned(job, first + here.first, first + here.stop, read_rows)
+    else:
+        images = [_image(job, one) for one in _read_pages(store, again, here.first, here.stop)]
     unit = Unit(
         shard=here.shard + again.first_shard,
         first=here.first + again.first_place,
         stop=here.stop + again.first_place,
         whole=here.whole,
-        picks=tuple(one.image for one in listed),
+        picks=tuple(image.index for image in images),
     )
-    return unit, [_image(job, one) for one in listed]
+    return unit, images
 
 
 def write_pages(store: Store, folder: str, images: Iterable[Again]) -> tuple[int, str]:
@@ -213,6 +242,8 @@ def _read_pages(store: Store, again: Round, first: int, stop: int) -> list[Again
 
 def _image(job: Job, one: Again) -> Image:
     row, repeat = divmod(one.image, job.repeats)
+    if one.row_index is not None and one.repeat is not None:
+        row, repeat = one.row_index, one.repeat
     return Image(index=one.image, row_index=row, repeat=repeat, seed=one.seed, row=one.row)
 
 

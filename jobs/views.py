@@ -1,20 +1,20 @@
 """A job as its user sees it: from the queue while it knows the job, else from the store."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
 from jobs.budget import Budget, moment
 from jobs.control import read_budget
-from jobs.errors import DamagedJob, NotFound
+from jobs.errors import DamagedJob, NotFound, Unreachable
 from jobs.job import Job, JobView
 from jobs.layout import JobLayout, layout_of
 from jobs.queue_values import QueueJob
-from jobs.results import outcome_of, round_outcome
-from jobs.rounds import read_round
+from jobs.results import outcome_of, read_timing, round_outcome
+from jobs.rounds import read_extent, read_round
 from jobs.shard_queue import ShardQueue
 from jobs.specs import read_job, round_number
-from jobs.states import JobState, state_of
+from jobs.states import TERMINAL, JobState, state_of
 from jobs.store import Store
 from jobs.waiting import Scene, reason_of, scene_of
 
@@ -35,10 +35,17 @@ class JobViews:
         self._prefix = prefix
         self._tenant = tenant
         self._read = lru_cache(JOBS_KEPT)(self._read_job)
+        self._title = lru_cache(JOBS_KEPT)(self._round_title)
+        self._counted = lru_cache(JOBS_KEPT)(self._images_in_all)
 
     def accepted(self, job_id: str) -> Job:
         """The job as it was accepted; raises NotFound."""
         return self._read(job_id)
+
+    def whole(self, job_id: str) -> Job:
+        """The job as if its extensions had been asked for with it; raises NotFound."""
+        job = self.accepted(job_id)
+        return read_extent(self._store, layout_of(job, self._prefix), job).whole
 
     def layout(self, job_id: str) -> JobLayout:
         """Where the job lies in the store; raises NotFound."""
@@ -109,10 +116,10 @@ class JobViews:
         return JobView(
             id=record.job_id,
             tenant=job.tenant,
-            name=_name(job, round_number(record.job_id)),
+            name=self._name(job, round_number(record.job_id)),
             state=state,
             reason=reason,
-            images=record.images,
+            images=self._images(job, record),
             budget=_budget(job, record),
             device_seconds=record.spent_ms / 1000,
             done=record.done_images,
@@ -132,11 +139,44 @@ class JobViews:
             recipe=job.recipe.model_dump(mode="json"),
         )
 
+    def _name(self, job: Job, number: int) -> str:
+        if not number:
+            return job.name
+        title = f"round {number}"
+        with suppress(NotFound, DamagedJob, Unreachable):
+            title = self._title(job.id, number)
+        return f"{job.name} ({title})".strip()
+
+    def _round_title(self, job_id: str, number: int) -> str:
+        """What a later round is to people; what was accepted does not change."""
+        again = read_round(self._store, self.layout(job_id), number)
+        return f"extension {number}" if again.block else f"retry {number}"
+
+    def _images(self, job: Job, record: QueueJob) -> int:
+        """How many images the job has; extensions count once they have ended."""
+        if not record.round:
+            return record.images
+        told = (record.round, record.outcome, record.done_images, record.failed_images)
+        return self._with_added(job, told, record.images)
+
+    def _with_added(self, job: Job, as_of: Hashable, images: int) -> int:
+        """`images`, or what there is with extensions; `as_of` changes where that may have."""
+        # Of one that ended before anything was made there is no timing.
+        with suppress(NotFound, DamagedJob, Unreachable):
+            counted = self._counted(job.id, as_of)
+            return counted if counted > job.images else images
+        return images
+
+    def _images_in_all(self, job_id: str, _as_of: Hashable) -> int:
+        return read_timing(self._store, self.layout(job_id)).images
+
     def _from_store(self, job: Job) -> JobView:
         """The view of a job that the queue does not know: ended long ago, or not queued yet."""
         layout = layout_of(job, self._prefix)
         ended, budget = outcome_of(self._store, layout), read_budget(self._store, layout, job)
         images = budget.images_of(job.images)
+        if ended.state in TERMINAL:
+            images = self._with_added(job, ended, images)
         return JobView(
             id=job.id,
             tenant=job.tenant,
@@ -169,7 +209,7 @@ class JobViews:
         ended = round_outcome(self._store, layout, number)
         news = {
             "id": again.id,
-            "name": _name(job, number),
+            "name": self._name(job, number),
             "state": ended.state,
             "reason": ended.reason,
             "images": again.images,
@@ -183,10 +223,6 @@ class JobViews:
             "images_per_second": None,
         }
         return self._from_store(job).model_copy(update=news)
-
-
-def _name(job: Job, number: int) -> str:
-    return f"{job.name} (retry {number})".strip() if number else job.name
 
 
 def _state(record: QueueJob) -> JobState:

@@ -100,7 +100,9 @@ def _ended_before(
     last = outcome_of(store, layout)
     outcome, counts = OUTCOMES.get(last.state, "failed"), (last.done, last.failed)
     ready = _READY.get(record.state, outcome) if outcome == "done" else outcome
-    queue.finish(record.job_id, ready, last.reason, counts=counts)
+    if queue.finish(record.job_id, ready, last.reason, counts=counts) == "not_ready":
+        # An end that its extension came to: the queue calls any job failed.
+        queue.finish(record.job_id, "failed", last.reason, counts=counts)
     # A round may have completed what was cancelled or stopped.
     queue.amend(record.job_id, rounds[-1].number, outcome, last.reason, counts)
     log.info("closed job=%s outcome=%s", record.job_id, outcome)

@@ -26,6 +26,8 @@ OUTCOMES: dict[JobState, Outcome] = {
 _BY_WISH = (JobState.CANCELLED, JobState.STOPPED)
 #: Errors that the reason of a stopped job names, the commonest first.
 _ERRORS_TOLD = 3
+#: State of a round in the queue that was ended early -> how it ended.
+_ENDS: dict[str, Outcome] = {"cancel": "cancelled", "stop": "failed"}
 
 
 def finish_round(
@@ -40,19 +42,24 @@ def finish_round(
     """Write the dataset's last files with what the round made, and close it.
 
     A job whose images are all accounted for by now, and few enough of them failed, is done,
-    however it had ended. May be repeated.
+    however it had ended; one of whose extension images are left out is not any more. May be
+    repeated.
     """
     if record.state == "cancel" and record.discard:
         discard_round(store, layout, again)
-    before = outcome_of(store, layout)
+        if again.block:
+            _withdraw(queue, store, layout, again, record)
+            return
+    before = _before(outcome_of(store, layout), again, record)
     ended = "" if before.state == JobState.DONE else before.reason or before.state
     later = [one for one in rounds_of(store, layout) if one.number <= again.number]
     result = finish_job(store, layout, job, facts, ended=ended, later=later)
     _amend(queue, store, layout, job, again, before, result)
-    outcome: Outcome = "cancelled" if record.state == "cancel" else "done"
+    outcome = _ENDS.get(record.state, "done")
     failed = record.failed_images + record.dead_images
     last = Ended(
         state=JobState(outcome),
+        reason=TOO_MANY_FAILED if outcome == "failed" else "",
         done=record.done_images,
         failed=failed,
         started_ms=record.first_claim_ms,
@@ -71,8 +78,33 @@ def finish_round(
 
 def close_round(queue: ShardQueue, store: Store, again: Round, last: Ended) -> None:
     """The queue's last word on a round whose end the store knows. May be repeated."""
-    queue.finish(again.id, OUTCOMES.get(last.state, "failed"))
+    queue.finish(again.id, OUTCOMES.get(last.state, "failed"), last.reason)
     store.delete_prefix(again.pages)
+
+
+def _withdraw(
+    queue: ShardQueue, store: Store, layout: JobLayout, again: Round, record: QueueJob
+) -> None:
+    """Close an extension of which nothing is kept: the dataset is what it was before."""
+    reason = "cancelled by its user, and what was done was deleted"
+    last = Ended(
+        state=JobState.CANCELLED, reason=reason, started_ms=record.first_claim_ms, deleted=True
+    )
+    write_outcome(store, layout, last, again.number)
+    close_round(queue, store, again, last)
+    log.info("round_withdrawn job=%s", record.job_id)
+
+
+def _before(known: Ended, again: Round, record: QueueJob) -> Ended:
+    """How the job stands where the round leaves images out."""
+    if known.state != JobState.DONE or not again.block or record.state not in _ENDS:
+        return known
+    how = "was cancelled" if record.state == "cancel" else f"was stopped: {TOO_MANY_FAILED}"
+    reason = (
+        f"its extension {again.id} {how}; `fewstep retry-failed {again.job} --unfinished` renders "
+        "what is missing"
+    )
+    return known.model_copy(update={"state": JobState(_ENDS[record.state]), "reason": reason})
 
 
 def spent_reason(job: Job, result: Finished) -> str:
@@ -81,18 +113,18 @@ def spent_reason(job: Job, result: Finished) -> str:
         f"{count} x {error[:120]}" for error, count in list(result.errors.items())[:_ERRORS_TOLD]
     )
     return (
-        f"{result.failed} of {job.images} images failed, more than the {job.max_failed_rows} that "
-        f"max_failed_rows allows ({errors}). Mend the cause, then `fewstep retry-failed {job.id}`, "
-        "or submit again with a higher max_failed_rows"
+        f"{result.failed} of {result.images} images failed, more than the {job.max_failed_rows} "
+        f"that max_failed_rows allows ({errors}). Mend the cause, then "
+        f"`fewstep retry-failed {job.id}`, or submit again with a higher max_failed_rows"
     )
 
 
 def _still_failed(job: Job, result: Finished) -> str:
     if job.max_failed_rows is not None and result.failed > job.max_failed_rows:
         return spent_reason(job, result)
-    left = job.images - result.ok - result.failed
+    left = result.images - result.ok - result.failed
     return (
-        f"{left} of {job.images} images were not rendered before it was stopped: "
+        f"{left} of {result.images} images were not rendered before it was stopped: "
         f"`fewstep retry-failed {job.id} --unfinished` renders them"
     )
 
@@ -117,4 +149,6 @@ def _amend(
     reason = before.reason if wished else _still_failed(job, result)
     news = {"reason": reason, "done": result.ok, "failed": result.failed, "state": state}
     write_outcome(store, layout, before.model_copy(update=news))
+    # Of a dataset that was complete before it was extended; gone only once the outcome is there.
+    store.delete([layout.success])
     queue.amend(job.id, number, OUTCOMES.get(state, "failed"), reason, counts)

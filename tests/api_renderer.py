@@ -4,20 +4,21 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from jobs.catalog import load_catalog
-from jobs.commit import commit_unit
+from jobs.commit import LeaseArbiter, commit_unit
 from jobs.estimate import note_timing
 from jobs.finish import facts_of, finish_job
 from jobs.job import Job, image_of
-from jobs.layout import layout_of, parse_unit
+from jobs.layout import layout_of
 from jobs.queue_values import Lease
-from jobs.records import Picture
-from jobs.specs import read_job
+from jobs.rounds import read_accepted, unit_images
+from jobs.specs import read_job, round_number
 from jobs.spool import fetch_rows
 from scheduler.finish import finish_ready
 from tests.api_servers import RunningApi
-from tests.made_shards import MAKER, TIMES, made_picture
+from tests.made_shards import MAKER, TIMES, planned_picture
 
 
 def job_of(api: RunningApi, job_id: str) -> Job:
@@ -64,17 +65,27 @@ def _serve(api: RunningApi, stop: threading.Event, poison: str) -> None:
 
 
 def _commit(api: RunningApi, lease: Lease, failed: Sequence[int], poison: str = "poison") -> None:
-    job = job_of(api, lease.job_id)
-    layout = layout_of(job, api.settings.s3_prefix)
-    unit = parse_unit(lease.unit, job.shard_images, job.images)
-    pictures = _pictures(api, job, unit.first, unit.stop, failed, poison)
-    commit_unit(api.store, api.queue, job, layout, unit, lease.token, 0, pictures, MAKER, TIMES)
+    job, prefix = job_of(api, lease.job_id), api.settings.s3_prefix
+    accepted = read_accepted(api.store, prefix, job.tenant, lease.job_id)
+    unit, images = unit_images(accepted, lease.unit, partial(fetch_rows, api.store), api.store)
+    layout = layout_of(job, prefix).for_unit(unit)
+    pictures = [
+        planned_picture(
+            job, layout, image, failed=image.index in failed or poison in image.row.prompt
+        )
+        for image in images
+    ]
+    arbiter = LeaseArbiter(api.queue, lease.job_id, lease.unit)
+    commit_unit(api.store, arbiter, job, layout, unit, lease.token, 0, pictures, MAKER, TIMES)
     lost = sum(1 for picture in pictures if picture.record.status != "ok")
-    assert api.queue.done(job.id, lease.unit, lease.token, failed=lost, device_ms=10) == "ok"
+    assert api.queue.done(lease.job_id, lease.unit, lease.token, failed=lost, device_ms=10) == "ok"
 
 
 def finish_dataset(api: RunningApi, job_id: str) -> None:
     """Do what the scheduler does when all shards are done."""
+    if round_number(job_id):
+        finish_ready(api.queue, api.store, load_catalog(), api.settings.s3_prefix)
+        return
     job = job_of(api, job_id)
     layout = layout_of(job, api.settings.s3_prefix)
     record = api.queue.job(job_id)
@@ -90,19 +101,6 @@ def finish_dataset(api: RunningApi, job_id: str) -> None:
     assert done.timing is not None
     assert api.queue.finish(job_id, "done") == "ok"
     note_timing(api.queue, job.recipe, done.timing)
-
-
-def _pictures(
-    api: RunningApi, job: Job, first: int, stop: int, failed: Sequence[int], poison: str
-) -> list[Picture]:
-    rows = fetch_rows(api.store, job, first // job.repeats, -(-stop // job.repeats))
-    base = first // job.repeats
-    found = []
-    for index in range(first, stop):
-        row = rows[index // job.repeats - base]
-        lost = index in failed or poison in row.prompt
-        found.append(made_picture(job, index, failed=lost, row=row))
-    return found
 
 
 def seed_of(api: RunningApi, job_id: str, index: int) -> int:

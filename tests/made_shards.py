@@ -7,7 +7,7 @@ from io import BytesIO
 from PIL import Image as Pillow
 
 from jobs.catalog import load_catalog
-from jobs.job import ColumnKind, Job, Rows, image_of
+from jobs.job import ColumnKind, Image, Job, Rows, image_of
 from jobs.layout import JobLayout, Unit, layout_of, parse_unit
 from jobs.recipe import RecipeRequest
 from jobs.records import ImageRecord, LoadTimes, Maker, Picture, ShardTimes, StageTimes
@@ -95,6 +95,21 @@ def made_picture(
         extra=image.row.extra,
     )
     return Picture(record=record, data=data)
+
+
+def planned_picture(job: Job, layout: JobLayout, image: Image, *, failed: bool) -> Picture:
+    """The made-up picture of an image of the job, or of a later round that `layout` knows."""
+    made = made_picture(job, image.index, failed=failed, row=image.row)
+    key = layout.sample(image.index)
+    news = {
+        "key": key,
+        "row": image.row_index,
+        "repeat": image.repeat,
+        "seed": image.seed,
+        "file_name": "" if failed else f"{key}.png",
+        "error_kind": "nan" if failed else "",
+    }
+    return made.model_copy(update={"record": made.record.model_copy(update=news)})
 
 
 def made_pictures(

@@ -23,7 +23,7 @@ from jobs.spool import fetch_rows
 from jobs.store import Store
 from jobs.submit import submit_job
 from scheduler.finish import finish_ready
-from tests.made_shards import MAKER, TIMES, made_picture
+from tests.made_shards import MAKER, TIMES, planned_picture
 
 PREFIX, TENANT = "datasets", "default"
 CATALOG = load_catalog()
@@ -112,13 +112,4 @@ class Workshop:
         return [row for table in tables for row in pq.read_table(table).to_pylist()]
 
     def _picture(self, job: Job, layout: JobLayout, image: Image) -> Picture:
-        failed = image.index in self.broken
-        made = made_picture(job, image.index, failed=failed, row=image.row)
-        key = layout.sample(image.index)
-        news = {
-            "key": key,
-            "seed": image.seed,
-            "file_name": "" if failed else f"{key}.png",
-            "error_kind": "nan" if failed else "",
-        }
-        return made.model_copy(update={"record": made.record.model_copy(update=news)})
+        return planned_picture(job, layout, image, failed=image.index in self.broken)

@@ -11,8 +11,8 @@ from jobs.api.problems import responses
 from jobs.api.routes_jobs import JobId
 from jobs.api.services import Services, UsesServices
 from jobs.api.visitor import BEARER, Visitor, visitor_of
-from jobs.errors import NotFound
 from jobs.items import ItemPage, item_page, items_of
+from jobs.rounds import read_extent
 from jobs.search import search_images
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -54,8 +54,9 @@ def items_page(
     job, layout = views.accepted(job_id), views.layout(job_id)
     if not prompt:
         return item_page(store, layout, job, first=first, limit=limit)
-    found, after = search_images(store, job, prompt, first=first, limit=limit)
-    return ItemPage(items=items_of(store, layout, job, found), next=after)
+    extent = read_extent(store, layout, job)
+    found, after = search_images(store, extent, prompt, first=first, limit=limit)
+    return ItemPage(items=items_of(store, layout, job, found, extent), next=after)
 
 
 def picture_services(
@@ -95,8 +96,6 @@ def job_picture(
 ) -> Response:
     """The file as it lies in its shard. An item's `link` opens it without a key for an hour."""
     job = services.views.accepted(job_id)
-    if image >= job.images:
-        raise NotFound(f"the job has {job.images} images", where=f"image {image}")
     found = services.house.pictures.read(services.views.layout(job_id), job, image)
     headers = {
         "Cache-Control": "private, max-age=3600, immutable",

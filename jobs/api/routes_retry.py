@@ -1,23 +1,77 @@
-"""The route that retries: the images of an ended job that have no picture, once more."""
+"""The routes of later rounds: what failed once more, and more repeats or rows of a dataset."""
 
+import json
 import time
 import uuid
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
-from pydantic import Field
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import Field, ValidationError
 
-from jobs.api.problems import responses
+from jobs.api.body import is_form, parse_object, read_form, read_object
+from jobs.api.problems import raise_invalid, responses
 from jobs.api.routes_jobs import JobId
-from jobs.api.services import UsesServices
-from jobs.job import Submission
+from jobs.api.routes_submit import INLINE_MAX, checked_inline
+from jobs.api.services import Services, UsesServices
+from jobs.extend import extend_job
+from jobs.job import ExtensionRequest, Submission
 from jobs.retry import retry_failed
+from jobs.rows import Row
+from jobs.sources.reading import read_inline, read_rows
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
+Key = Annotated[
+    str | None,
+    Header(description="1 to 128 of A-Z a-z 0-9 . _ -; the same key is the same wish"),
+]
+_EXTENSION = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "additionalProperties": False,
+                "description": "One of `repeats` and `prompts`.",
+                "properties": {
+                    "repeats": {"type": "integer", "minimum": 1, "maximum": 100_000},
+                    "source": {"$ref": "#/components/schemas/Reading"},
+                    "prompts": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": INLINE_MAX,
+                        "items": {"oneOf": [{"type": "string"}, {"type": "object"}]},
+                    },
+                },
+            },
+            "example": {"repeats": 4},
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["prompts"],
+                "properties": {
+                    "job": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {"source": {"$ref": "#/components/schemas/Reading"}},
+                    },
+                    "prompts": {
+                        "type": "string",
+                        "contentMediaType": "application/octet-stream",
+                        "description": "A file named .txt, .jsonl, .csv, .tsv, .parquet or .tar",
+                    },
+                },
+            },
+        },
+    },
+}
 
-class Retry(Submission):
-    """A retry, and where to follow it."""
+
+class Later(Submission):
+    """A retry or an extension, and where to follow it."""
 
     links: dict[str, str] = Field(description="Paths of its status, events and cancel")
 
@@ -32,14 +86,11 @@ def retry(
     job_id: JobId,
     services: UsesServices,
     response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(description="1 to 128 of A-Z a-z 0-9 . _ -; the same key is the same retry"),
-    ] = None,
+    idempotency_key: Key = None,
     unfinished: Annotated[
         bool, Query(description="Also what a cancelled or stopped job never rendered")
     ] = False,
-) -> Retry:
+) -> Later:
     """Render exactly the images without a picture again, with their seeds, as new shards.
 
     The shards that are there stay as they are; index, timing, card and quarantine are written anew
@@ -58,7 +109,74 @@ def retry(
         now_ms=time.time_ns() // 1_000_000,
         quota=services.visitor.quota,
     )
+    return _later(done, response)
+
+
+@router.post(
+    "/jobs/{job_id}/extend",
+    status_code=202,
+    summary="Add repeats or rows",
+    responses=responses(400, 404, 409, 413, 415, 422, 503),
+    openapi_extra={"requestBody": _EXTENSION},
+)
+async def extend(
+    job_id: JobId,
+    request: Request,
+    services: UsesServices,
+    response: Response,
+    idempotency_key: Key = None,
+) -> Later:
+    """More images of every row, or further rows with as many images as all others have.
+
+    As new shards of a dataset that is complete; those that are there stay as they are. Seeds and
+    pictures are those of a job that asked for all at once. The extension has an id of its own,
+    which all routes of a job take; index, timing and card are written anew when it has ended.
+    """
+    key = idempotency_key if idempotency_key is not None else uuid.uuid4().hex
+    if is_form(request):
+        async with read_form(request) as (text, prompts):
+            wanted = _wanted(parse_object(text, "job"))
+            rows = read_rows(prompts.file, prompts.source, prompts.name, wanted.source)
+            done = await run_in_threadpool(_extend, services, job_id, wanted.repeats, rows, key)
+    else:
+        body = await read_object(request)
+        prompts_given = "prompts" in body
+        inline = checked_inline(body.pop("prompts", None)) if prompts_given else ()
+        wanted = _wanted(body)
+        given = read_inline(inline, wanted.source) if prompts_given else None
+        done = await run_in_threadpool(_extend, services, job_id, wanted.repeats, given, key)
+    return _later(done, response)
+
+
+def _extend(
+    services: Services, job_id: str, repeats: int, rows: Iterable[Row] | None, key: str
+) -> Submission:
+    services.views.accepted(job_id)
+    return extend_job(
+        services.store,
+        services.queue,
+        prefix=services.settings.s3_prefix,
+        tenant=services.tenant,
+        job_id=job_id,
+        repeats=repeats,
+        rows=rows,
+        idempotency_key=key,
+        now_ms=time.time_ns() // 1_000_000,
+        quota=services.visitor.quota,
+        allowance=services.house.allowance,
+    )
+
+
+def _wanted(fields: dict[str, Any]) -> ExtensionRequest:
+    try:
+        # Through JSON text, because strict values take lists for tuples only from there.
+        return ExtensionRequest.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        raise_invalid(error, "")
+
+
+def _later(done: Submission, response: Response) -> Later:
     path = f"/v1/jobs/{done.id}"
     response.headers["Location"] = path
     links = {"status": path, "events": f"{path}/events", "cancel": f"{path}/cancel"}
-    return Retry(**done.model_dump(), links=links)
+    return Later(**done.model_dump(), links=links)

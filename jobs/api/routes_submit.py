@@ -210,7 +210,12 @@ def template_of(value: Any) -> Template:
 
 
 def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterable[Row]]:
-    job, prompts = _object(body.get("job", {}), "job"), body.get("prompts")
+    request = job_request(_object(body.get("job", {}), "job"))
+    return request, read_inline(checked_inline(body.get("prompts")), request.source)
+
+
+def checked_inline(prompts: Any) -> Iterator[str | dict[str, Any]]:
+    """The prompts that a body has itself; raises InvalidInput where they are none."""
     if not isinstance(prompts, list):
         raise InvalidInput("this is not a list", where="prompts", remedy='["a red circle", ...]')
     if len(prompts) > INLINE_MAX:
@@ -219,8 +224,7 @@ def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterable[Row]]:
             where="prompts",
             remedy="use a prompt file: a multipart form with a part prompts",
         )
-    request = job_request(job)
-    return request, read_inline(_checked(prompts), request.source)
+    return _checked(prompts)
 
 
 def _reference(place: Any) -> tuple[str, str | None]:

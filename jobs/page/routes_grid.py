@@ -9,7 +9,6 @@ from jobs.again import command_of
 from jobs.api import routes_jobs
 from jobs.api.routes_items import ImageIndex, items_page
 from jobs.api.routes_jobs import FailedCursor, JobId
-from jobs.errors import NotFound
 from jobs.items import image_row, items_of
 from jobs.page.figures import figures_of
 from jobs.page.rendering import page
@@ -33,7 +32,7 @@ def grid(
     prompt: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
     """Pictures from `first` on, or those whose prompt holds a text."""
-    view, job = services.views.view(job_id), services.views.accepted(job_id)
+    view, job = services.views.view(job_id), services.views.whole(job_id)
     first = min(first, job.images - 1)
     text = prompt.strip()
     found = items_page(services, job_id, first=first, limit=PICTURES, prompt=text)
@@ -57,8 +56,6 @@ def picture(request: Request, job_id: JobId, image: ImageIndex, services: Looks)
     """One picture, large, with its row."""
     view, job = services.views.view(job_id), services.views.accepted(job_id)
     layout = services.views.layout(job_id)
-    if image >= job.images:
-        raise NotFound(f"the job has {job.images} images", where=f"image {image}")
     (item,) = items_of(services.store, layout, job, [image])
     row = image_row(services.store, layout, job, image)
     negative = row["negative_prompt"] if row else ""
@@ -68,7 +65,7 @@ def picture(request: Request, job_id: JobId, image: ImageIndex, services: Looks)
         "picture.html",
         services,
         view=view,
-        job=job,
+        job=services.views.whole(job_id),
         item=item,
         row=row,
         own={name: row[name] for name in job.rows.columns} if row else {},

@@ -123,6 +123,11 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     assert (first["kept"], first["files"] > 5) == (0, True)
     assert said("fetch", job, "--out", out)["kept"] == first["files"]
     assert said("retry-failed", job)["id"] == f"{job}-r1"
+    more = said("submit", str(prompts), "--priority", "8")["id"]
+    render_shards(api, more, shards=1)
+    finish_dataset(api, more)
+    assert said("extend", more, "--repeats", "+4")["images"] == 12
+    assert said("cancel", f"{more}-r1", "--delete")["state"] in ("cancelling", "cancelled")
     gone = said("submit", str(prompts), "--key", "gone")["id"]
     assert said("cancel", gone, "--delete")["state"] in ("cancelling", "cancelled")
     seen = said("submit", str(prompts), "--priority", "9")["id"]
@@ -138,6 +143,8 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     assert said("webhooks", "deliveries", "--state", "dead") == {"deliveries": []}
     assert said("webhooks", "delete", hook["id"])["id"] == hook["id"]
     words = "submit jobs pause resume priority budget cluster failed stages show items picture "
-    words += "results repro timing fetch retry-failed cancel watch health models accelerators "
+    words += (
+        "results repro extend timing fetch retry-failed cancel watch health models accelerators "
+    )
     words += "styles"
     return {*words.split(), *(f"webhooks {one}" for one in ("add", "list", "deliveries", "delete"))}

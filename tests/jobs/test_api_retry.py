@@ -1,11 +1,17 @@
-"""The API of retries: what it answers, and the views of a retry by its own id."""
+"""The API of retries and extensions: what it answers, and their views by their own ids."""
 
+import asyncio
 import hashlib
+from pathlib import Path
 
 import httpx
 import pytest
 
+from jobs.client import Client
+from jobs.client_async import AsyncClient
+from jobs.errors import Conflict, InvalidInput
 from jobs.shard_queue import ShardQueue
+from jobs.sources.reading import Reading
 from tests.api_calls import show
 from tests.api_servers import RunningApi
 from tests.rendered_jobs import Workshop
@@ -109,3 +115,88 @@ def test_what_cannot_be_retried_is_refused(http: httpx.Client) -> None:
     assert (running.status_code, running.json()["detail"]) == (409, "the job has not ended")
     assert unknown.status_code == 404
     assert (key.status_code, key.json()["where"]) == (422, "Idempotency-Key")
+
+
+def test_an_extension_is_a_job_of_its_own_to_its_user(
+    http: httpx.Client, api: RunningApi, shop: Workshop
+) -> None:
+    job_id = done_job(http, shop, set())
+    key = {"Idempotency-Key": "mine"}
+
+    reply = http.post(f"/v1/jobs/{job_id}/extend", headers=key, json={"repeats": 1})
+    again = http.post(f"/v1/jobs/{job_id}/extend", headers=key, json={"repeats": 1})
+
+    asked = reply.json()
+    assert reply.status_code == again.status_code == 202
+    assert (asked["id"], asked["created"], asked["images"]) == (f"{job_id}-r1", True, 3)
+    assert again.json() == asked | {"created": False}
+    assert reply.headers["location"] == asked["links"]["status"]
+    assert show(http, asked["id"])["name"] == "shapes (extension 1)"
+    assert (show(http, job_id)["images"], show(http, job_id)["state"]) == (3, "done")
+    render(shop, asked["id"], set())
+
+    def whole() -> tuple[str, int, int]:
+        view = show(http, job_id)
+        return view["state"], view["images"], view["done"]
+
+    assert whole() == ("done", 6, 6)
+    items = http.get(f"/v1/jobs/{job_id}/items?first=3").json()["items"]
+    assert [(one["row"], one["repeat"], one["key"]) for one in items] == [
+        (0, 1, "000020000"),
+        (1, 1, "000020001"),
+        (2, 1, "000030000"),
+    ]
+    picture = http.get(f"/v1/jobs/{job_id}/items/5/picture")
+    assert hashlib.sha256(picture.content).hexdigest() == items[2]["sha256"]
+    assert http.get(f"/v1/jobs/{job_id}/items/6/picture").status_code == 404
+    assert http.get(f"/v1/jobs/{job_id}/rows/000020001").json()["row"]["repeat"] == 1
+    api.redis.flushall()
+    assert whole() == ("done", 6, 6)
+
+
+def test_rows_are_added_from_a_file_and_from_values(
+    http: httpx.Client, api: RunningApi, shop: Workshop, tmp_path: Path
+) -> None:
+    job_id = done_job(http, shop, set())
+    table = tmp_path / "more.csv"
+    table.write_text("caption,note\na black moon,x\n", "utf-8")
+    reading = Reading(columns={"prompt": "caption"}, drop=("note",))
+
+    with Client(api.url) as client:
+        with pytest.raises(InvalidInput, match="no column 'note'"):
+            client.extend(job_id, rows=table, source=Reading(columns={"prompt": "caption"}))
+        with pytest.raises(InvalidInput, match="rows as they are"):
+            client.extend(job_id, rows=tmp_path / "template.toml")
+        done = client.extend(job_id, rows=table, source=reading)
+        with pytest.raises(Conflict, match="an extension of the job runs"):
+            client.extend(job_id, rows=["a white moon"])
+        render(shop, done.id, set())
+
+        async def add() -> str:
+            async with AsyncClient(api.url) as fewstep:
+                return (await fewstep.extend(job_id, rows=["a white moon"])).id
+
+        render(shop, asyncio.run(add()), set())
+        prompts = [item["prompt"] for item in client.items(job_id)]
+    assert prompts == [*PROMPTS, "a black moon", "a white moon"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "where"),
+    [
+        ({}, 422, "repeats"),
+        ({"repeats": 0}, 422, "repeats"),
+        ({"repeats": -1}, 422, "repeats"),
+        ({"repeats": "4"}, 422, "repeats"),
+        ({"rows": 4}, 422, "rows"),
+        ({"prompts": "a star"}, 422, "prompts"),
+        ({"prompts": []}, 422, "prompts"),
+        ({"repeats": 1, "prompts": ["a star"]}, 422, "repeats"),
+    ],
+)
+def test_what_is_no_extension_is_refused(
+    http: httpx.Client, body: dict[str, object], status: int, where: str
+) -> None:
+    job_id = http.post("/v1/jobs", json={"prompts": PROMPTS}).json()["id"]
+    reply = http.post(f"/v1/jobs/{job_id}/extend", json=body)
+    assert (reply.status_code, reply.json()["where"]) == (status, where)

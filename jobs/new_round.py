@@ -1,0 +1,69 @@
+"""Beginning a later round of a job: what retries and extensions have in common."""
+
+import hashlib
+
+from jobs.errors import Conflict, DamagedJob, NoCapacity
+from jobs.job import Job, Submission
+from jobs.keys import Quota
+from jobs.layout import JobLayout
+from jobs.results import outcome_of
+from jobs.rounds import Accepted, Round, order_of_accepted
+from jobs.shard_queue import ShardQueue
+from jobs.store import Store
+from jobs.submit import checked_key
+
+
+def key_digest(idempotency_key: str) -> str:
+    """What a round keeps of the key it was asked for with; raises InvalidInput."""
+    return hashlib.sha256(checked_key(idempotency_key).encode()).hexdigest()
+
+
+def is_over(store: Store, layout: JobLayout, again: Round) -> bool:
+    """Whether a round has ended."""
+    return store.head(layout.round_ended(again.number)) is not None
+
+
+def check_ended(store: Store, layout: JobLayout, job: Job) -> None:
+    """Raise Conflict where the job has not ended, or was deleted."""
+    if not any(store.head(key) is not None for key in (layout.success, layout.outcome)):
+        raise Conflict(
+            "the job has not ended",
+            where=job.id,
+            remedy="wait for its end (`fewstep watch`), or cancel it first",
+        )
+    if outcome_of(store, layout).deleted:
+        raise Conflict(
+            "the job was deleted with its prompts",
+            where=job.id,
+            remedy="submit the prompts again as a new job",
+        )
+
+
+def busy(last: Round) -> Conflict:
+    """What is said where another round runs."""
+    what = "an extension" if last.block else "a retry"
+    return Conflict(
+        f"{what} of the job runs: {last.id}",
+        where=last.job,
+        remedy="wait for its end (`fewstep watch`), or cancel it",
+    )
+
+
+def queued(
+    queue: ShardQueue, accepted: Accepted, quota: Quota | None, *, created: bool
+) -> Submission:
+    """Tell the queue of a round that is written down; raises NoCapacity. May be repeated."""
+    again = accepted.again
+    assert again is not None
+    reply = queue.submit(order_of_accepted(accepted, quota))
+    if reply.outcome == "full":
+        raise NoCapacity("too many jobs are open", remedy="ask again when one has ended")
+    if reply.outcome == "conflict":
+        raise DamagedJob("the queue holds another round of this number", where=again.id)
+    queue.amend(again.job, again.number)
+    return told(again, created=created)
+
+
+def told(again: Round, *, created: bool) -> Submission:
+    """What is answered for a round."""
+    return Submission(id=again.id, created=created, images=again.images, shards=again.shards)

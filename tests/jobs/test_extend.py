@@ -1,0 +1,378 @@
+"""Extending: the pictures that a larger job would have had, as new shards of the same dataset."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+
+from jobs.allowance import Allowance
+from jobs.dataset_index import DatasetIndex
+from jobs.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
+from jobs.extend import extend_job
+from jobs.extent import own_block
+from jobs.fetch import read_index
+from jobs.items import image_row, item_page
+from jobs.job import Job, Submission, image_of
+from jobs.keys import Quota
+from jobs.pictures import Pictures
+from jobs.recover import recover_jobs
+from jobs.results import outcome_of, round_outcome
+from jobs.retry import retry_failed
+from jobs.rounds import read_extent, rounds_of
+from jobs.rows import Row
+from jobs.search import search_images
+from jobs.shard_queue import ShardQueue
+from jobs.spool import fetch_rows
+from jobs.store import Store
+from jobs.templates.expansion import TemplateRequest
+from jobs.templates.template import Template
+from tests.rendered_jobs import PREFIX, TENANT, Workshop
+
+#: The rounds' own commits are those of retries, which are tested on a store without conditions too.
+pytestmark = pytest.mark.parametrize("s3_settings", ["moto"], indirect=True)
+
+NOW = 1_700_000_100_000
+ROWS = [
+    Row(prompt=f"prompt {n}", negative_prompt="fog", seed=n if n % 2 else None, extra={"topic": n})
+    for n in range(3)
+]
+MORE = [Row(prompt="added 1", extra={"topic": 7}), Row(prompt="added 2", seed=5)]
+
+
+@pytest.fixture
+def shop(client: redis.Redis, store: Store) -> Workshop:
+    """A queue and a store."""
+    return Workshop(ShardQueue(client), store)
+
+
+def extend(
+    shop: Workshop,
+    job: Job,
+    key: str = "key",
+    *,
+    repeats: int = 0,
+    rows: Iterable[Row] | None = None,
+    **more: Any,
+) -> Submission:
+    return extend_job(
+        shop.store,
+        shop.queue,
+        prefix=PREFIX,
+        tenant=TENANT,
+        job_id=job.id,
+        repeats=repeats,
+        rows=rows,
+        idempotency_key=key,
+        now_ms=NOW,
+        **more,
+    )
+
+
+def retry(shop: Workshop, job: Job, key: str, *, unfinished: bool = False) -> Submission:
+    return retry_failed(
+        shop.store,
+        shop.queue,
+        prefix=PREFIX,
+        tenant=TENANT,
+        job_id=job.id,
+        idempotency_key=key,
+        unfinished=unfinished,
+        now_ms=NOW,
+    )
+
+
+def done(shop: Workshop, job: Job, broken: Iterable[int] = ()) -> Job:
+    """Render what waits and finish it."""
+    shop.broken = set(broken)
+    shop.render(job)
+    shop.finish()
+    return job
+
+
+def done_job(shop: Workshop, rows: Any = ROWS, *, repeats: int = 2, **request: Any) -> Job:
+    return done(shop, shop.submit(rows, repeats=repeats, shard_images=4, **request))
+
+
+def index_of(shop: Workshop, job: Job) -> DatasetIndex:
+    return read_index(shop.store, shop.layout(job))
+
+
+def made(shop: Workshop, job: Job) -> dict[tuple[int, int], tuple[Any, ...]]:
+    """(row, repeat) -> what decides its pixels and belongs to it; each with a picture once."""
+    rows = [row for row in shop.rows(job) if row["status"] == "ok"]
+    names = ("prompt", "negative_prompt", "seed", *job.rows.columns)
+    found = {(row["row"], row["repeat"]): tuple(row[name] for name in names) for row in rows}
+    assert len(found) == len(rows) == len({row["key"] for row in rows})
+    assert sorted(row["image"] for row in rows) == list(range(len(rows)))
+    return found
+
+
+def wanted(shop: Workshop, rows: Any, repeats: int) -> dict[tuple[int, int], tuple[Any, ...]]:
+    """What a job of so many repeats would have, by its own plan, as `made` tells it."""
+    job = shop.submit(rows, repeats=repeats, shard_images=4)
+    images = own_block(job).planned(job, 0, job.images, partial(fetch_rows, shop.store))
+    assert [image.seed for image in images] == [
+        image_of(job, image.index, image.row).seed for image in images
+    ]
+    shop.queue.state(job.id, "cancel")
+    shop.finish()
+    return {
+        (one.row_index, one.repeat): (
+            *(one.row.prompt, one.row.negative_prompt, one.seed),
+            *(one.row.extra.get(name) for name in job.rows.columns),
+        )
+        for one in images
+    }
+
+
+def test_more_repeats_are_those_of_a_larger_job(shop: Workshop) -> None:
+    job = done_job(shop, repeats=4)
+    before = shop.shards(job)
+
+    asked = extend(shop, job, repeats=4)
+    assert (asked.id, asked.created, asked.images, asked.shards) == (f"{job.id}-r1", True, 12, 3)
+    done(shop, job)
+
+    after = shop.shards(job)
+    assert {key: after[key] for key in before} == before
+    index = index_of(shop, job)
+    assert (index.complete, index.images, index.ok, index.failed) == (True, 24, 24, 0)
+    assert [(one.name, one.round) for one in index.shards] == [
+        (f"train/{n:05d}.tar", n // 3) for n in range(6)
+    ]
+    assert made(shop, job) == wanted(shop, ROWS, 8)
+    card = shop.store.get(shop.layout(job).card).decode()
+    assert "24 pictures of 3 prompts (8 each)" in card
+    assert "12 of the pictures were added by an extension" in card
+    record = shop.record(job.id)
+    assert (record.outcome, record.done_images, record.round) == ("done", 24, 1)
+
+
+def test_rows_and_repeats_after_one_another_are_a_rectangle(shop: Workshop) -> None:
+    job = done_job(shop)
+
+    assert extend(shop, job, "1", rows=MORE).images == 4
+    done(shop, job)
+    assert extend(shop, job, "2", repeats=1).images == 5
+    done(shop, job)
+    assert extend(shop, job, "3", rows=[Row(prompt="last")]).images == 3
+    done(shop, job)
+
+    assert made(shop, job) == wanted(shop, [*ROWS, *MORE, Row(prompt="last")], 3)
+    extent = read_extent(shop.store, shop.layout(job), job)
+    assert (extent.rows, extent.repeats, extent.images) == (6, 3, 18)
+
+
+def test_a_template_is_extended(shop: Workshop) -> None:
+    template = TemplateRequest(template="a {{c}} star", lists={"c": ("red", "blue")})
+    job = done_job(shop, Template.of(template))
+
+    extend(shop, job, "1", repeats=1)
+    done(shop, job)
+    extend(shop, job, "2", rows=[Row(prompt="a green star", extra={"c": "green"})])
+    done(shop, job)
+
+    assert len(made(shop, job)) == index_of(shop, job).ok == 9
+    assert {row["c"] for row in shop.rows(job)} == {"red", "blue", "green"}
+    assert wanted(shop, Template.of(template), 3).items() <= made(shop, job).items()
+
+
+def test_retries_between_extensions(shop: Workshop) -> None:
+    job = shop.submit(ROWS, repeats=2, shard_images=4)
+    done(shop, job, {1, 4})
+    extend(shop, job, "1", repeats=1)
+    done(shop, job, {7})
+    assert sorted(row["image"] for row in shop.rows(job, "quarantine")) == [1, 4, 7]
+
+    assert retry(shop, job, "2").images == 3
+    done(shop, job, {4})
+    extend(shop, job, "3", rows=MORE)
+    done(shop, job, {14})
+    assert retry(shop, job, "4").images == 2
+    done(shop, job)
+
+    index = index_of(shop, job)
+    assert (index.complete, index.images, index.ok, index.failed) == (True, 15, 15, 0)
+    assert shop.rows(job, "quarantine") == []
+    assert made(shop, job) == wanted(shop, [*ROWS, *MORE], 3)
+
+
+def test_asked_again_it_is_the_same_extension(shop: Workshop) -> None:
+    job = done_job(shop)
+    first = extend(shop, job, "one", rows=MORE)
+    same = first.model_copy(update={"created": False})
+
+    assert extend(shop, job, "one", rows=MORE) == same
+    with pytest.raises(Conflict, match="adds something else"):
+        extend(shop, job, "one", repeats=1)
+    with pytest.raises(Conflict, match=f"an extension of the job runs: {first.id}"):
+        extend(shop, job, "two", repeats=1)
+    with pytest.raises(Conflict, match="an extension of the job runs"):
+        retry(shop, job, "one")
+    done(shop, job)
+
+    assert extend(shop, job, "one", rows=MORE) == same
+    assert extend(shop, job, "two", repeats=1).id == f"{job.id}-r2"
+    done(shop, job)
+    assert extend(shop, job, "one", rows=MORE) == same
+    assert len(rounds_of(shop.store, shop.layout(job))) == 2
+    folders = {one.key.split("/")[-2] for one in shop.store.list(shop.layout(job).scratch)}
+    assert len([name for name in folders if name.startswith("rows-")]) == 2
+
+
+def test_what_cannot_be_extended_is_refused(shop: Workshop) -> None:
+    job = shop.submit(ROWS, repeats=2, shard_images=4)
+    with pytest.raises(Conflict, match="has not ended"):
+        extend(shop, job, repeats=1)
+    with pytest.raises(NotFound):
+        extend(shop, job.model_copy(update={"id": "a" * 26}), repeats=1)
+    shop.render(job, units=1)
+    shop.queue.state(job.id, "cancel")
+    shop.finish()
+    with pytest.raises(Conflict, match="is not complete"):
+        extend(shop, job, repeats=1)
+    retry(shop, job, "rest", unfinished=True)
+    with pytest.raises(Conflict, match="a retry of the job runs"):
+        extend(shop, job, repeats=1)
+    done(shop, job)
+
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("more repeats or of more rows", {}),
+        ("more repeats or of more rows", {"repeats": 1, "rows": MORE}),
+        ("over 100000", {"repeats": 100_000}),
+        ("no row in it", {"rows": []}),
+        ("no column 'color'", {"rows": [Row(prompt="x", extra={"color": "red"})]}),
+        ("holds string values", {"rows": [Row(prompt="x", extra={"topic": "red"})]}),
+    ]
+    for words, wish in refused:
+        with pytest.raises(InvalidInput, match=words):
+            extend(shop, job, "bad", **wish)
+    quota = Quota(images_a_day=4)
+    with pytest.raises(QuotaExceeded):
+        extend(
+            shop,
+            job,
+            "dear",
+            rows=MORE[:1] * 3,
+            quota=quota,
+            allowance=Allowance(shop.queue._client),
+        )
+    folders = [one.key for one in shop.store.list(f"{shop.layout(job).scratch}rows-")]
+    assert all(key.startswith(job.rows.prefix) for key in folders)
+    assert extend(shop, job, "good", rows=MORE).created
+
+
+def test_a_cancelled_extension_leaves_its_images_to_be_made_later(shop: Workshop) -> None:
+    job = done_job(shop)
+    asked = extend(shop, job, "1", repeats=2)
+    shop.render(job, units=1)
+    shop.queue.state(asked.id, "cancel")
+    shop.finish()
+
+    layout, index = shop.layout(job), index_of(shop, job)
+    assert (index.complete, index.images, index.ok) == (False, 12, 10)
+    assert shop.store.head(layout.success) is None
+    record, told = shop.record(job.id), outcome_of(shop.store, layout)
+    assert (record.outcome, record.done_images) == ("cancelled", 10)
+    assert (told.state, told.done) == ("cancelled", 10)
+    assert f"its extension {asked.id} was cancelled" in told.reason
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == []
+
+    assert retry(shop, job, "2", unfinished=True).images == 2
+    done(shop, job)
+
+    assert index_of(shop, job).complete
+    assert shop.record(job.id).outcome == "done"
+    assert (shop.store.head(layout.outcome), outcome_of(shop.store, layout).state) == (None, "done")
+    assert made(shop, job) == wanted(shop, ROWS, 4)
+
+
+def test_an_extension_that_fails_too_often_is_stopped(shop: Workshop) -> None:
+    job = done_job(shop, max_failed_rows=1)
+    asked = extend(shop, job, "1", repeats=2)
+    done(shop, job, range(6, 12))
+
+    assert shop.record(asked.id).outcome == "failed"
+    assert shop.record(job.id).outcome == "failed"
+    assert shop.store.head(shop.layout(job).success) is None
+    assert retry(shop, job, "2", unfinished=True).images == 6
+    done(shop, job)
+    assert shop.record(job.id).outcome == "done"
+    assert len(made(shop, job)) == 12
+
+
+def test_a_deleted_extension_never_was(shop: Workshop) -> None:
+    job = done_job(shop)
+    layout = shop.layout(job)
+    before = {one.key: one.etag for one in shop.store.list(layout.root)}
+    asked = extend(shop, job, "1", repeats=2)
+    shop.render(job, units=1)
+    shop.queue.state(asked.id, "cancel", discard=True)
+    shop.finish()
+
+    after = {one.key: one.etag for one in shop.store.list(layout.root)}
+    assert {key: etag for key, etag in after.items() if "/rounds/" not in key} == before
+    assert round_outcome(shop.store, layout, 1).deleted
+    assert (shop.record(asked.id).outcome, shop.record(job.id).outcome) == ("cancelled", "done")
+
+    extend(shop, job, "2", repeats=1)
+    done(shop, job)
+    assert (index_of(shop, job).complete, index_of(shop, job).images) == (True, 9)
+    assert made(shop, job) == wanted(shop, ROWS, 3)
+
+
+def test_it_comes_back_after_redis_was_lost(shop: Workshop, client: redis.Redis) -> None:
+    job = done_job(shop)
+    asked = extend(shop, job, repeats=2)
+    shop.render(job, units=1)
+    client.flushall()
+
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == [asked.id]
+    assert shop.record(asked.id).done_images == 4
+    done(shop, job)
+
+    assert made(shop, job) == wanted(shop, ROWS, 4)
+    client.flushall()
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == []
+
+
+def test_added_images_are_shown_with_the_others(shop: Workshop) -> None:
+    job = done_job(shop)
+    layout = shop.layout(job)
+    extend(shop, job, "1", rows=MORE)
+    shop.broken = {8}
+    shop.render(job, units=1)
+
+    page = item_page(shop.store, layout, job, first=0, limit=100)
+    assert (len(page.items), page.next) == (6, 6)
+    more = item_page(shop.store, layout, job, first=6, limit=100)
+    assert [(one.image, one.row, one.repeat, one.status) for one in more.items] == [
+        *((6, 3, 0, "ok"), (7, 3, 1, "ok"), (8, 4, 0, "failed"), (9, 4, 1, "ok"))
+    ]
+    assert more.next is None
+    done(shop, job)
+    extend(shop, job, "2", repeats=1)
+
+    waiting = item_page(shop.store, layout, job, first=10, limit=3).items
+    assert [(one.image, one.prompt, one.repeat, one.status, one.key) for one in waiting] == [
+        (10, "prompt 0", 2, "pending", "000030000"),
+        (11, "prompt 1", 2, "pending", "000030001"),
+        (12, "prompt 2", 2, "pending", "000030002"),
+    ]
+    done(shop, job)
+    retry(shop, job, "3")
+    done(shop, job)
+    extent = read_extent(shop.store, layout, job)
+    found, after = search_images(shop.store, extent, "added", first=0, limit=3)
+    assert (found, after) == ([], 6)
+    assert search_images(shop.store, extent, "added", first=6, limit=3) == ([6, 7, 8], 9)
+    assert search_images(shop.store, extent, "added", first=10, limit=9) == ([13, 14], None)
+    for image, name in ((8, "00005"), (14, "00004")):
+        row = image_row(shop.store, layout, job, image)
+        assert row is not None
+        assert (row["image"], row["shard"], row["status"]) == (image, name, "ok")
+        assert Pictures(shop.store).read(layout, job, image).sha256 == row["sha256"]
+    with pytest.raises(NotFound, match="15 images"):
+        Pictures(shop.store).read(layout, job, 15)
