@@ -21,10 +21,12 @@ local TENANTS_MAX = 64     -- tenants looked at in one go when the first ones ar
 local TENANTS_ALL = 4096   -- and how many in all
 local AGE_MS = 300000      -- a lane with work counts one priority higher for each time so long without
 local MEMO_MS = 600000     -- how long a claim's reply is kept for its resend
-local PARKED_MS = 604800000
+local PARKED_MS = 604800000 -- who was away for so long begins anew
+local LEVEL = 1e-6         -- device-seconds that are none: sums of fractions differ by less
 local EVENTS_MAX = 100000
 
 local function int(x) return string.format('%.0f', x) end
+local function num(x) return string.format('%.17g', x) end
 local function job_key(j) return P .. 'job:' .. j end
 local function get(j, ...) return call('HMGET', job_key(j), ...) end
 local function of(name, j) return P .. name .. ':' .. j end

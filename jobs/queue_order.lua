@@ -1,32 +1,44 @@
 -- Who is next: of an engine's lanes the most urgent, of its tenants the one with the least virtual
 -- time, of their jobs the oldest, and of that one a unit. Runs after queue_base.lua.
 
+-- A tenant has one virtual time: what all its units cost, device-seconds over weight. Each lane counts
+-- it from where the tenant joined: its place there is that time and an offset. Places in a lane are in
+-- order; what a tenant had elsewhere is added to its place when that comes to the front.
+
 local function lane_name(f) return f[2] .. '|' .. f[3] end
 
+-- A lane's clock is the place of the tenant that it served last: who joins begins there, at the
+-- earliest, so idle time earns no credit. It outlives an empty lane.
 local function activate(j)
   local f = get(j, 'state', 'priority', 'engine', 'tenant', 'seq')
   if f[1] ~= 'run' then return end
-  local lane = lane_name(f)
-  call('ZADD', P .. 'fifo:' .. lane .. '|' .. f[4], f[5], j)
-  if call('ZSCORE', of('lane', lane), f[4]) then return end
+  local lane, tenant = lane_name(f), f[4]
+  call('ZADD', P .. 'fifo:' .. lane .. '|' .. tenant, f[5], j)
+  if call('ZSCORE', of('lane', lane), tenant) then return end
   call('HSETNX', P .. 'passed', lane, int(now))
-  -- Idle time earns no credit: a tenant (re)joins at the lane's clock, which outlives an empty lane.
-  local parked = call('HMGET', of('parked', lane), f[4], '|clock')
-  call('ZADD', of('lane', lane), math.max(tonumber(parked[1] or 0), tonumber(parked[2] or 0)), f[4])
+  local clock = tonumber(call('HGET', of('clock', lane), 'at') or 0)
+  local left = call('HGET', of('parked', lane), tenant) or ''
+  local offset, place = string.match(left, '^([^|]+)|(.+)$')
+  place = math.max(tonumber(place or clock), clock)
+  offset = offset or num(place - (call('HGET', of('tenant', tenant), 'time') or 0))
+  call('HSET', of('tenant', tenant), lane, offset)
+  call('HDEL', of('parked', lane), tenant)
+  call('ZADD', of('lane', lane), num(place), tenant)
 end
 
 local function deactivate(j)
   local f = get(j, 'state', 'priority', 'engine', 'tenant')
   if not f[2] then return end
-  local lane = lane_name(f)
-  local fifo = P .. 'fifo:' .. lane .. '|' .. f[4]
+  local lane, tenant = lane_name(f), f[4]
+  local fifo = P .. 'fifo:' .. lane .. '|' .. tenant
   call('ZREM', fifo, j)
   if call('EXISTS', fifo) == 1 then return end
-  local time = call('ZSCORE', of('lane', lane), f[4])
-  if time then
-    call('HSET', of('parked', lane), f[4], time)
+  local place, offset = call('ZSCORE', of('lane', lane), tenant), call('HGET', of('tenant', tenant), lane)
+  if place then
+    call('HSET', of('parked', lane), tenant, offset .. '|' .. place)
     call('PEXPIRE', of('parked', lane), PARKED_MS)
-    call('ZREM', of('lane', lane), f[4])
+    call('HDEL', of('tenant', tenant), lane)
+    call('ZREM', of('lane', lane), tenant)
   end
   if call('EXISTS', of('lane', lane)) == 0 then call('HDEL', P .. 'passed', lane) end
 end
@@ -60,12 +72,70 @@ local function served(lane)
   call('HSET', P .. 'passed', lane.name, int(now))
 end
 
+-- The lane's clock: where it is (`at`), what its last unit cost, where it was five to ten minutes ago.
+local function clock_of(lane)
+  if not lane.clock then
+    local f = call('HMGET', of('clock', lane.name), 'at', 'step', 'mark', 'since', 'before')
+    lane.clock = { at = tonumber(f[1] or 0), step = tonumber(f[2] or 0), mark = tonumber(f[3] or ''),
+      since = tonumber(f[4] or ''), before = tonumber(f[5] or '') }
+  end
+  return lane.clock
+end
+
+-- A tenant whose place has come to the front: what it had elsewhere since is added. Not more than the
+-- lane has moved in the last minutes: who alone had an idle engine does not wait for hours because of it.
+-- What it was given back elsewhere does not put it before others who waited here.
+local function look(lane, tenant, place)
+  local f = call('HMGET', of('tenant', tenant), 'time', 'weight', lane.name)
+  local time = tonumber(f[1] or 0)
+  local one = { tenant = tenant, time = time, weight = tonumber(f[2] or 1), place = place }
+  local whole = time + tonumber(f[3] or place - time)
+  if math.abs(whole - place) < LEVEL then return one end
+  local clock = clock_of(lane)
+  local most = clock.before and math.max(clock.at - clock.before, 2 * clock.step) or math.huge
+  one.place = math.max(math.min(whole, math.max(place, clock.at + most)), math.min(place, clock.at))
+  if one.place ~= whole then call('HSET', of('tenant', tenant), lane.name, num(one.place - time)) end
+  return one
+end
+
+local function before(one, other) -- at the same place by name
+  return one.place < other.place or one.place == other.place and one.tenant < other.tenant
+end
+
+-- The tenant that is next and may hold one more unit.
+local function next_tenant(lane)
+  local first, many, best, moved = 0, 4, nil, {}
+  while first < TENANTS_ALL do
+    local found, names = call('ZRANGE', of('lane', lane.name), first, first + many - 1, 'WITHSCORES'), {}
+    for i = 1, #found, 2 do names[#names + 1] = found[i] end
+    if #names == 0 then break end
+    -- Mostly the first one may.
+    first, many = first + many, TENANTS_MAX
+    for i, capped in ipairs(call('SMISMEMBER', P .. 'capped', unpack(names))) do
+      local place = tonumber(found[2 * i])
+      if best and before(best, { tenant = names[i], place = place }) then first = TENANTS_ALL break end
+      local one = capped == 0 and look(lane, names[i], place)
+      if one and one.place ~= place then moved[#moved + 1] = one end
+      if one and (not best or before(one, best)) then best = one end
+    end
+  end
+  for _, one in ipairs(moved) do call('ZADD', of('lane', lane.name), num(one.place), one.tenant) end
+  return best
+end
+
 -- What a claim takes of its tenant's share: device-seconds over weight.
-local function charge(lane, tenant, device_seconds)
-  local weight = tonumber(call('HGET', P .. 'tenant_weight', tenant) or 1)
-  call('HSET', of('parked', lane), '|clock', call('ZSCORE', of('lane', lane), tenant))
-  call('PEXPIRE', of('parked', lane), PARKED_MS)
-  call('ZINCRBY', of('lane', lane), device_seconds / weight, tenant)
+local function charge(lane, one, device_seconds)
+  local more, clock = device_seconds / one.weight, clock_of(lane)
+  clock.at, clock.step = one.place, more
+  if not clock.since or now - clock.since >= AGE_MS or clock.since > now then
+    clock.before, clock.mark, clock.since = clock.mark, one.place, now
+    if clock.before then call('HSET', of('clock', lane.name), 'before', num(clock.before)) end
+    call('HSET', of('clock', lane.name), 'mark', num(one.place), 'since', int(now))
+    call('PEXPIRE', of('clock', lane.name), PARKED_MS)
+  end
+  call('HSET', of('clock', lane.name), 'at', num(one.place), 'step', num(more))
+  call('HSET', of('tenant', one.tenant), 'time', num(one.time + more))
+  call('ZINCRBY', of('lane', lane.name), num(more), one.tenant)
 end
 
 -- A claim took `estimated` images' worth, and the device spent so many seconds: the rest is given
@@ -73,32 +143,27 @@ end
 local function correct(j, estimated, device_seconds)
   local f = get(j, 'state', 'priority', 'engine', 'tenant', 'unit_cost')
   local lane, tenant = lane_name(f), f[4]
-  local weight = tonumber(call('HGET', P .. 'tenant_weight', tenant) or 1)
-  local more = (device_seconds - estimated * tonumber(f[5])) / weight
+  local t = call('HMGET', of('tenant', tenant), 'time', 'weight', lane)
+  local more = (device_seconds - estimated * f[5]) / (t[2] or 1)
   if more == 0 then return end
-  if call('ZSCORE', of('lane', lane), tenant) then
-    local time = call('ZINCRBY', of('lane', lane), more, tenant)
-    if call('ZCARD', of('lane', lane)) == 1 then call('HSET', of('parked', lane), '|clock', time) end
-  elseif call('HEXISTS', of('parked', lane), tenant) == 1 then
-    call('HINCRBYFLOAT', of('parked', lane), tenant, more)
+  call('HSET', of('tenant', tenant), 'time', num((t[1] or 0) + more))
+  if t[3] then
+    local place = call('ZINCRBY', of('lane', lane), num(more), tenant)
+    if call('ZCARD', of('lane', lane)) == 1 then
+      call('HSET', of('clock', lane), 'at', place)
+      call('PEXPIRE', of('clock', lane), PARKED_MS)
+    end
+    return
   end
+  local offset, place = string.match(call('HGET', of('parked', lane), tenant) or '', '^([^|]+)|(.+)$')
+  if place then call('HSET', of('parked', lane), tenant, offset .. '|' .. num(place + more)) end
 end
 
--- The tenant with the least virtual time that may hold one more unit.
-local function next_tenant(lane)
-  local first, many = 0, 4
-  while first < TENANTS_ALL do
-    local tenants = call('ZRANGE', of('lane', lane), first, first + many - 1)
-    if #tenants == 0 then return nil end
-    -- Mostly the first one may.
-    first, many = first + many, TENANTS_MAX
-    local caps = call('HMGET', P .. 'tenant_cap', unpack(tenants))
-    local held = call('HMGET', P .. 'tenant_units', unpack(tenants))
-    for i, tenant in ipairs(tenants) do
-      local cap = tonumber(caps[i] or 0)
-      if cap == 0 or tonumber(held[i] or 0) < cap then return tenant end
-    end
-  end
+-- Units that a tenant holds, over all engines. Who holds as many as it may is passed over.
+local function hold(tenant, more)
+  local units = call('HINCRBY', of('tenant', tenant), 'units', more)
+  local cap = tonumber(call('HGET', of('tenant', tenant), 'cap') or 0)
+  if cap > 0 then call(units >= cap and 'SADD' or 'SREM', P .. 'capped', tenant) end
 end
 
 -- A whole shard, or a part that was made so that several could end the job together.

@@ -12,7 +12,7 @@ local function lease(j, u, tenant, worker, ms, news)
   call('HINCRBY', job_key(j), 'units', 1)
   call('HINCRBY', job_key(j), 'leased', int(b - a))
   call('HSETNX', job_key(j), 'first_claim_ms', int(now))
-  call('HINCRBY', P .. 'tenant_units', tenant, 1)
+  hold(tenant, 1)
   event('claimed', j, u, 'worker', worker)
   return { job = j, unit = u, first = int(a), stop = int(b), token = token,
     attempt = int(tonumber(call('HGET', of('crashes', j), u) or 0) + 1),
@@ -34,9 +34,7 @@ local function unlease(j, u)
   local f = get(j, 'tenant', 'state')
   if not f[1] then return token, worker, progress end
   call('HINCRBY', job_key(j), 'leased', '-' .. images)
-  if call('HINCRBY', P .. 'tenant_units', f[1], -1) <= 0 then
-    call('HDEL', P .. 'tenant_units', f[1])
-  end
+  hold(f[1], -1)
   if call('HINCRBY', job_key(j), 'units', -1) == 0 and ending(f[2]) then
     call('ZADD', P .. 'finishing', now, j)
   end

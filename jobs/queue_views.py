@@ -61,10 +61,8 @@ class QueueViews(QueueScript):
     def spent_shards(self, tenant: str) -> int:
         """The shards that a tenant may have in flight, where it has them all; else 0."""
         with explained():
-            pipe = self._client.pipeline(transaction=False)
-            pipe.hget(self.key("tenant_cap"), tenant)
-            pipe.hget(self.key("tenant_units"), tenant)
-            cap, held = (int(text or 0) for text in pipe.execute())
+            found = self._client.hmget(self.key(f"tenant:{tenant}"), "cap", "units")
+        cap, held = (int(text or 0) for text in found)
         return cap if 0 < cap <= held else 0
 
     def open_jobs(self) -> list[QueueJob]:
@@ -83,16 +81,22 @@ class QueueViews(QueueScript):
         return [_backlog(engine_key, engines[engine_key]) for engine_key in sorted(engines)]
 
     def tenant_weights(self) -> dict[str, float]:
-        """Every tenant's share, as the last job of each was submitted with."""
-        with explained():
-            found = self._client.hgetall(self.key("tenant_weight"))
-        return {tenant: float(weight) for tenant, weight in found.items()}
+        """The share of every tenant with open jobs, as the last job of each was submitted with."""
+        found = self._tenants("weight").items()
+        return {tenant: float(weight) for tenant, weight in found}
 
     def tenant_caps(self) -> dict[str, int]:
-        """The units that tenants may hold at once, of those who may not hold any number."""
+        """The units that tenants with open jobs may hold at once, of those who may not hold any
+        number."""
+        return {tenant: int(cap) for tenant, cap in self._tenants("cap").items() if int(cap)}
+
+    def _tenants(self, name: str) -> dict[str, str]:
+        """A field of every tenant with open jobs."""
         with explained():
-            found = self._client.hgetall(self.key("tenant_cap"))
-        return {tenant: int(cap) for tenant, cap in found.items() if int(cap)}
+            tenants: list[str] = self._client.hkeys(self.key("tenant_jobs"))
+        records = self._records([f"tenant:{tenant}" for tenant in tenants], [name])
+        pairs = zip(tenants, records, strict=True)
+        return {tenant: record[name] for tenant, record in pairs if record}
 
     def states(self, job_ids: Sequence[str]) -> list[str]:
         """The state of each job, "" for one that the queue does not know: one cheap question."""

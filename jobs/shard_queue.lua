@@ -31,8 +31,10 @@ function ops.submit() -- job tenant engine priority images shard_images max_atte
     'leased', 0, 'device_ms', 0, 'cut', cut, 'max_device_ms', max_device_ms,
     'deadline_ms', deadline_ms, 'before_ms', before_ms)
   if max_failed ~= '' then call('HSET', job_key(j), 'max_failed', max_failed) end
-  call('HSET', P .. 'tenant_weight', tenant, weight)
-  call('HSET', P .. 'tenant_cap', tenant, cap)
+  call('HSET', of('tenant', tenant), 'weight', weight, 'cap', cap)
+  call('PERSIST', of('tenant', tenant))
+  call('SREM', P .. 'capped', tenant)
+  hold(tenant, 0)
   call('HINCRBY', P .. 'tenant_jobs', tenant, 1)
   for _, index in ipairs({ P .. 'open', P .. 'jobs', of('jobs', tenant) }) do call('ZADD', index, seq, j) end
   activate(j)
@@ -50,14 +52,14 @@ function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') image
   for _ = 1, want * 4 + 640 do
     local lane = #out < want and room > 0 and next_lane(lanes)
     if not lane then break end
-    local tenant = next_tenant(lane.name)
-    local j = tenant and call('ZRANGE', P .. 'fifo:' .. lane.name .. '|' .. tenant, 0, 0)[1]
+    local one = next_tenant(lane)
+    local j = one and call('ZRANGE', P .. 'fifo:' .. lane.name .. '|' .. one.tenant, 0, 0)[1]
     local u, more
     if j then u, more = next_unit(j) else lane.spent = true end
     if u then
-      local given = lease(j, u, tenant, worker, ms, ARGV[8])
+      local given = lease(j, u, one.tenant, worker, ms, ARGV[8])
       local images = given.stop - given.first
-      charge(lane.name, tenant, images * tonumber(call('HGET', job_key(j), 'unit_cost')))
+      charge(lane, one, images * tonumber(call('HGET', job_key(j), 'unit_cost')))
       served(lane)
       out[#out + 1] = given
       room = room - images
@@ -240,7 +242,10 @@ function ops.finish() -- job outcome keep_ms reason ok failed ('': as counted)
   end
   call('ZREM', P .. 'open', j)
   call('ZREM', P .. 'finishing', j)
-  if call('HINCRBY', P .. 'tenant_jobs', f[3], -1) <= 0 then call('HDEL', P .. 'tenant_jobs', f[3]) end
+  if call('HINCRBY', P .. 'tenant_jobs', f[3], -1) <= 0 then
+    call('HDEL', P .. 'tenant_jobs', f[3])
+    call('PEXPIRE', of('tenant', f[3]), PARKED_MS)
+  end
   for _, name in ipairs({ 'job', 'bits', 'split', 'parts', 'tail', 'dead', 'winners' }) do
     call('PEXPIRE', of(name, j), keep)
   end

@@ -102,9 +102,8 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
 
 
 _FIXED = frozenset(
-    "closed delayed events fence finishing jobs leases open owners passed pool_changes "
-    "renderers restored scheduler seq tenant_cap tenant_jobs tenant_units tenant_weight "
-    "totals".split()
+    "capped closed delayed events fence finishing jobs leases open owners passed pool_changes "
+    "renderers restored scheduler seq tenant_jobs totals".split()
 )
 _PER_JOB = frozenset("job bits retry crashes releases split parts tail dead winners".split())
 _SHARED = frozenset({"jobs", "lane", "fifo", "hooks"})
@@ -118,16 +117,25 @@ def assert_no_leaks(client: redis.Redis) -> None:
     for key in keys:
         pipe.pttl(key)
     still_open = set(client.zrange(f"{prefix}open", 0, -1))
+    at_work = set(client.hkeys(f"{prefix}tenant_jobs"))
     for key, ttl in zip(keys, pipe.execute(), strict=True):
         kind, _, owner = key.removeprefix(prefix).partition(":")
         known = kind in (_PER_JOB if owner in still_open else _SHARED if owner else _FIXED)
+        known = known or (kind == "tenant" and owner in at_work)
         assert key.startswith(prefix), f"{key} is outside the hash tag"
         # The server may have expired it since it was listed.
         assert known or ttl != -1, f"{key} has no time to live"
     owners = client.hkeys(f"{prefix}owners")
     assert sorted(owners) == sorted(client.zrange(f"{prefix}leases", 0, -1))
-    held = sum(int(count) for count in client.hvals(f"{prefix}tenant_units"))
-    assert held == len(owners), "units counted for tenants, but not leased"
+    tenants = [key for key in keys if key.startswith(f"{prefix}tenant:")]
+    counts = [client.hmget(key, "units", "cap") for key in tenants]
+    assert sum(int(units or 0) for units, _ in counts) == len(owners), "units counted, not leased"
+    capped = {
+        key.removeprefix(f"{prefix}tenant:")
+        for key, (units, cap) in zip(tenants, counts, strict=True)
+        if 0 < int(cap or 0) <= int(units or 0)
+    }
+    assert client.smembers(f"{prefix}capped") == capped
     if not still_open:
         assert not client.keys(f"{prefix}lane:*"), "a lane without a job"
         assert not client.exists(f"{prefix}passed"), "a lane that grows old without a job"

@@ -22,6 +22,7 @@ from tests.servers import RedisServer, assert_no_leaks, keys_and_digests
 LEASE_MS = 600_000
 #: Exact in binary, so that queue and model agree to the last bit.
 COSTS, WEIGHTS = [1.0, 2.0], {"ann": 1.0, "bob": 2.0, "cid": 4.0}
+ENGINES = ["engine", "other"]
 
 
 class FairMachine(RuleBasedStateMachine):
@@ -41,8 +42,9 @@ class FairMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.submit("ann", 4, 1.0, 9, 0)
-        self.submit("bob", 9, 2.0, 9, 0)
+        for engine in ENGINES:
+            self.submit("ann", 4, 1.0, 9, 0, engine)
+            self.submit("bob", 9, 2.0, 9, 0, engine)
 
     @rule(
         tenant=st.sampled_from(sorted(WEIGHTS)),
@@ -50,12 +52,16 @@ class FairMachine(RuleBasedStateMachine):
         cost=st.sampled_from(COSTS),
         images=st.integers(1, 9),
         cap=st.sampled_from([0, 0, 2]),
+        engine=st.sampled_from(ENGINES),
     )
-    def submit(self, tenant: str, priority: int, cost: float, images: int, cap: int) -> None:
+    def submit(
+        self, tenant: str, priority: int, cost: float, images: int, cap: int, engine: str
+    ) -> None:
         name, weight = f"job{len(self.model.jobs):02d}", WEIGHTS[tenant]
         request = request_for(
             name,
             tenant=tenant,
+            engine_key=engine,
             priority=priority,
             unit_cost=cost,
             images=images,
@@ -64,17 +70,18 @@ class FairMachine(RuleBasedStateMachine):
             tenant_cap=cap,
         )
         assert self.queue.submit(request).outcome == "ok"
-        self.model.submit(FairJob(name, tenant, priority, cost, images, images), weight, cap)
+        job = FairJob(name, tenant, priority, cost, images, images, engine)
+        self.model.submit(job, weight, cap)
 
-    @rule(want=st.integers(1, 6))
-    def claim(self, want: int) -> None:
+    @rule(want=st.integers(1, 6), engine=st.sampled_from(ENGINES))
+    def claim(self, want: int, engine: str) -> None:
         self.nonce += 1
-        claim = partial(self.queue.claim, "w", str(self.nonce), "engine", want, LEASE_MS)
+        claim = partial(self.queue.claim, "w", str(self.nonce), engine, want, LEASE_MS)
         leases = claim()
         before = keys_and_digests(self.client)
         assert claim() == leases
         assert keys_and_digests(self.client) == before
-        assert [one.job_id for one in leases] == self.model.claim(want)
+        assert [one.job_id for one in leases] == self.model.claim(engine, want)
         self.leases += leases
 
     @precondition(lambda self: self.leases)

@@ -21,15 +21,6 @@ def test_tokens_rise_after_redis_forgot_the_last_one(
     assert int(after.token) > int(before.token)
 
 
-def test_a_tenant_that_holds_nothing_is_not_kept(
-    queue: ShardQueue, submit: Submit, claim: Claim, client: redis.Redis
-) -> None:
-    submit()
-    for lease in claim(want=9):
-        queue.done("job", lease.unit, lease.token)
-    assert client.hgetall("{fewstep}:q1:tenant_units") == {}
-
-
 def test_progress_never_goes_back(
     queue: ShardQueue, submit: Submit, claim: Claim, clock: Clock
 ) -> None:

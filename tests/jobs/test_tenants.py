@@ -232,7 +232,7 @@ def test_share_and_shards_in_flight_reach_the_queue(keyed: KeyedApi) -> None:
 
     assert len(leases) == 1
     assert reason == "your quota: 1 of your shards are in flight, and no more may be"
-    weight = keyed.api.redis.hget(keyed.api.queue.key("tenant_weight"), "ann")
+    weight = keyed.api.redis.hget(keyed.api.queue.key("tenant:ann"), "weight")
     assert float(weight) == 2.5
 
 

@@ -57,8 +57,8 @@ GUARDS = (
     ),
     Guard(
         "a tenant's cap",
-        "if cap == 0 or tonumber(held[i] or 0) < cap then return tenant end",
-        "return tenant",
+        "capped == 0 and look(",
+        "look(",
     ),
     Guard(
         "tenants at their cap hide nobody",
@@ -83,10 +83,59 @@ GUARDS = (
     Guard("only running jobs are served", "if f[1] ~= 'run' then return end", ""),
     Guard(
         "idle time earns no credit",
-        "math.max(tonumber(parked[1] or 0), tonumber(parked[2] or 0))",
-        "0",
+        "place = math.max(tonumber(place or clock), clock)",
+        "place = tonumber(place or 0)",
     ),
-    Guard("shares by weight", "device_seconds / weight", "device_seconds"),
+    Guard(
+        "a lane counts from where one joins",
+        "offset or num(place - (call('HGET', of('tenant', tenant), 'time') or 0))",
+        "offset or '0'",
+    ),
+    Guard(
+        "what one has elsewhere counts", "if math.abs(whole - place) < LEVEL then", "if true then"
+    ),
+    Guard(
+        "and not for ever",
+        "math.min(whole, math.max(place, clock.at + most))",
+        "whole",
+    ),
+    Guard(
+        "no further than the lane has moved",
+        "clock.before and math.max(clock.at - clock.before, 2 * clock.step) or math.huge",
+        "math.huge",
+    ),
+    Guard(
+        "by two units at least",
+        "math.max(clock.at - clock.before, 2 * clock.step)",
+        "clock.at - clock.before",
+    ),
+    Guard(
+        "what is given back elsewhere is no credit",
+        "math.max(math.min(whole, math.max(place, clock.at + most)), math.min(place, clock.at))",
+        "math.min(whole, math.max(place, clock.at + most))",
+    ),
+    _gone(
+        "what is forgiven stays so",
+        "  if one.place ~= whole then call('HSET', of('tenant', tenant), lane.name, num(one.place - time)) end\n",
+    ),
+    Guard("who has less elsewhere is found", "(not best or before(one, best))", "not best"),
+    _gone(
+        "the lane remembers where one stands",
+        "  for _, one in ipairs(moved) do call('ZADD', of('lane', lane.name), num(one.place), one.tenant) end\n",
+    ),
+    Guard("a lane's clock is read at marks", "now - clock.since >= AGE_MS", "true"),
+    Guard("shares by weight", "device_seconds / one.weight", "device_seconds"),
+    Guard(
+        "what one had counts when one returns",
+        "call('HSET', of('parked', lane), tenant, offset .. '|' .. place)",
+        "local _ = offset",
+    ),
+    _gone("a cap that is lifted", "  call('SREM', P .. 'capped', tenant)\n"),
+    Guard("who is below the cap again", "units >= cap and 'SADD' or 'SREM'", "'SADD'"),
+    _gone(
+        "a tenant without jobs is forgotten", "    call('PEXPIRE', of('tenant', f[3]), PARKED_MS)\n"
+    ),
+    _gone("but not who returns", "  call('PERSIST', of('tenant', tenant))\n"),
     Guard("what is passed over ages", " + math.floor((now - lane.since) / AGE_MS)", ""),
     Guard("of two the one that grew old", "rank > highest", "rank >= highest"),
     _gone(
@@ -117,12 +166,12 @@ GUARDS = (
     Guard("a unit given back costs nothing", "  correct(j, b - a, 0)\n", ""),
     Guard(
         "the clock goes with who is alone",
-        "if call('ZCARD', of('lane', lane)) == 1 then call('HSET', of('parked', lane), '|clock', time) end",
-        "",
+        "call('ZCARD', of('lane', lane)) == 1",
+        "false",
     ),
     Guard(
         "who is away is charged",
-        "    call('HINCRBYFLOAT', of('parked', lane), tenant, more)\n",
+        "if place then call('HSET', of('parked', lane), tenant, offset .. '|' .. num(place + more)) end",
         "",
     ),
     Guard("what was adopted is not timed", "if tonumber(device_ms) > 0 then", "if true then"),
@@ -138,7 +187,7 @@ GUARDS = (
         "tonumber(call('GET', P .. 'fence') or 0) + 1",
     ),
     _gone("a lease is ended once", "  if not token then return nil end\n"),
-    _gone("a tenant's units are let go", "    call('HDEL', P .. 'tenant_units', f[1])\n"),
+    _gone("a tenant's units are let go", "  hold(f[1], -1)\n"),
     Guard("a cancelled job waits for its leases", " == 0 and ending(f[2]) then", " == 0 then"),
     Guard(
         "the last lease closes a cancelled job",
@@ -304,7 +353,7 @@ GUARDS = (
     Guard("a closed job expires", "call('PEXPIRE', of(name, j), keep)", ""),
     _gone(
         "a tenant's jobs are let go",
-        "  if call('HINCRBY', P .. 'tenant_jobs', f[3], -1) <= 0 then call('HDEL', P .. 'tenant_jobs', f[3]) end\n",
+        "    call('HDEL', P .. 'tenant_jobs', f[3])\n",
     ),
     Guard(
         "amending asks for a closed job",
