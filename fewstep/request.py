@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from fewstep.options import JobOptions, accelerator_of, checked, limit_of, styles_of
 from jobs.budget import Budget
 from jobs.client_upload import TEMPLATE
+from jobs.draft import repeated
 from jobs.errors import InvalidInput
 from jobs.job import JobRequest
 from jobs.recipe import RecipeRequest, StyleWeight
@@ -142,16 +143,25 @@ def prompt_file(prompts: str) -> Iterator[Path]:
         yield _copy(sys.stdin.buffer, Path(folder))
 
 
-def count_rows(path: Path, request: JobRequest | None = None) -> int:
-    """Read and check every row; raises InvalidInput naming file and line."""
+def count_rows(
+    path: Path,
+    request: JobRequest | None = None,
+    check: Callable[[Row, str], None] = lambda row, where: None,
+) -> int:
+    """Read and check every row, also by `check`; raises InvalidInput naming file and line."""
     request = request or JobRequest()
-    rows = rows_of(path, request.source, request.expand)
+    rows = rows_of(path, request.source, request.expand, check)
     if isinstance(rows, Template):
         return rows.prompts.count
     return sum(1 if request.expand else row.repeats for row in rows)
 
 
-def rows_of(path: Path, reading: Reading, expand: Expansion | None) -> Template | Iterable[Row]:
+def rows_of(
+    path: Path,
+    reading: Reading,
+    expand: Expansion | None,
+    check: Callable[[Row, str], None] = lambda row, where: None,
+) -> Template | Iterable[Row]:
     """The template, or the rows, that a prompt file makes; raises InvalidInput."""
     if path.suffix.lower() == TEMPLATE:
         if expand is not None:
@@ -162,7 +172,8 @@ def rows_of(path: Path, reading: Reading, expand: Expansion | None) -> Template 
             )
         return Template.of(read_template(path))
     rows = SourceRows(path_records(path, reading), path.name, reading)
-    return rows if expand is None else expanded(rows, expand)
+    rows.check = check
+    return rows if expand is None else expanded(repeated(rows), expand)
 
 
 def _copy(stream: BinaryIO, folder: Path) -> Path:

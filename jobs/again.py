@@ -3,11 +3,12 @@
 import json
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 from jobs.catalog import Catalog
 from jobs.errors import InvalidInput
 from jobs.job import Job
-from jobs.recipe import Recipe, RecipeRequest, StyleWeight
+from jobs.recipe import Recipe, RecipeRequest, RowRecipe, StyleWeight
 
 #: Fields that a request may leave out where they are what the catalog fills in.
 _FILLED_IN = ("sampler", "steps", "guidance", "width", "height", "dtype")
@@ -37,9 +38,16 @@ def request_of(catalog: Catalog, recipe: Recipe) -> RecipeRequest:
     return named.model_copy(update=asked)
 
 
-def command_of(catalog: Catalog, job: Job, prompt: str, negative: str, seed: int) -> str:
+def command_of(
+    catalog: Catalog,
+    job: Job,
+    prompt: str,
+    negative: str,
+    seed: int,
+    own: RowRecipe | None = None,
+) -> str:
     """A line for a shell that makes the picture again, as a job of one image."""
-    row: dict[str, str | int] = {"prompt": prompt, "seed": seed}
+    row: dict[str, Any] = {"prompt": prompt, "seed": seed, **(own.given if own else {})}
     if negative:
         row["negative_prompt"] = negative
     # Escapes alone, so that no letter of a prompt acts on the terminal it is pasted into.

@@ -171,6 +171,8 @@ def recipe_facts(job: Job, manifests: Sequence[Manifest]) -> Iterable[tuple[str,
     yield "sampler", f"{recipe.sampler}, {recipe.steps} steps, guidance {recipe.guidance:g}"
     yield "UNet calls", f"{recipe.unet_calls} a picture"
     yield "size", f"{recipe.width} x {recipe.height}"
+    if job.rows.recipes:
+        yield "settings by row", f"{job.rows.recipes}: each row tells its own"
     yield "precision", recipe.dtype
     yield "job seed", str(job.seed)
     yield "engine", recipe.engine_key

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
@@ -29,6 +29,8 @@ from jobs.templates.row_templates import MAX_EXPANDED as MAX_ROWS
 from jobs.templates.row_templates import expanded
 from jobs.templates.template import Template
 
+#: Looks at a row and its place.
+Note = Callable[[Row, str], None]
 #: Rows of a template that are looked at for warnings.
 LOOKED_AT = 1_000
 #: A CLIP text encoder reads 77 tokens, two of them its own; a word is at least one.
@@ -39,9 +41,13 @@ class RowTally:
     """Passes rows on, and notes what their submitter should be warned of or shown."""
 
     def __init__(
-        self, rows: Iterable[Row], glimpse: range = range(0), template: Template | None = None
+        self,
+        rows: Iterable[Row],
+        glimpse: range = range(0),
+        template: Template | None = None,
+        note: Note = lambda row, where: None,
     ) -> None:
-        self._rows, self._glimpse = rows, glimpse
+        self._rows, self._glimpse, self._note = rows, glimpse, note
         #: What the source leaves out, once it was read.
         self.rejected = Rejected()
         #: What the rows are of, where they are too many to be passed on.
@@ -58,7 +64,9 @@ class RowTally:
                     where="prompts",
                     remedy="submit them in several jobs, or as a template, which writes no rows",
                 )
-            self.negative += bool(row.negative_prompt)
+            self._note(row, f"row {number + 1}")
+            guided = row.recipe is not None and (row.recipe.guidance or 0) > 1
+            self.negative += bool(row.negative_prompt) and not guided
             self.long += len(row.prompt.split()) > CLIP_WORDS
             if number in self._glimpse:
                 self.shown.append(row)
@@ -66,16 +74,22 @@ class RowTally:
 
 
 def tally_of(
-    request: JobRequest, rows: Iterable[Row] | Template, glimpse: range = range(0)
+    request: JobRequest,
+    rows: Iterable[Row] | Template,
+    glimpse: range = range(0),
+    note: Note = lambda row, where: None,
 ) -> RowTally:
     """The rows that a request makes of its source; those numbered in `glimpse` are kept to show.
 
-    A template's rows stay where they are: the first ones stand for all. Raises InvalidInput.
+    A template's rows stay where they are: the first ones stand for all. `note` is told each row of
+    any other source with its number. Raises InvalidInput.
     """
     if not isinstance(rows, Template):
-        source = _repeated(rows)
+        source = repeated(rows)
         tally = RowTally(
-            source if request.expand is None else expanded(source, request.expand), glimpse
+            source if request.expand is None else expanded(source, request.expand),
+            glimpse,
+            note=note,
         )
         if isinstance(rows, SourceRows):
             tally.rejected = rows.rejected
@@ -92,7 +106,7 @@ def tally_of(
     return tally
 
 
-def _repeated(rows: Iterable[Row]) -> Iterator[Row]:
+def repeated(rows: Iterable[Row]) -> Iterator[Row]:
     """Each row as often as it says; the seeds of its repeats as those of a job's."""
     for row in rows:
         if row.repeats == 1:
@@ -139,7 +153,7 @@ def draft_job(
         **dict(request.only()),
         submitted_ms=now_ms,
         request_sha256=_request_digest(request, rows),
-        warnings=tuple(_warnings(request, recipe, tally)),
+        warnings=tuple(_warnings(request, recipe, tally, rows, through)),
         fewstep=release(),
     )
 
@@ -175,7 +189,15 @@ def _request_digest(request: JobRequest, rows: Rows) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _warnings(request: JobRequest, recipe: Recipe, tally: RowTally) -> Iterator[str]:
+def _warnings(
+    request: JobRequest, recipe: Recipe, tally: RowTally, rows: Rows, through: int
+) -> Iterator[str]:
+    if rows.recipes * recipe.batch_images > through and rows.recipes > 1:
+        yield (
+            f"rows have {rows.recipes} different settings: only images of the same one share a "
+            f"batch of {recipe.batch_images}, and a batch that is not full takes as long; best are "
+            "few settings, and rows sorted by them"
+        )
     if tally.rejected.lines:
         first = json.loads(tally.rejected.lines[0])
         yield (
@@ -214,7 +236,7 @@ def order_of(
         shard_images=job.shard_images,
         spec_sha256=job.request_sha256,
         priority=job.priority,
-        unit_cost=device_seconds(job.recipe),
+        unit_cost=device_seconds(job.recipe) * job.rows.cost,
         batch_images=job.recipe.batch_images,
         max_failed=job.max_failed_rows,
         limits=budget.limits(job.images, job.shard_images, before_ms),

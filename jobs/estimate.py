@@ -15,9 +15,9 @@ MAX_COST = 1e6
 
 
 def estimate_of(
-    queue: ShardQueue, recipe: Recipe, images: int, price_of_hour: float | None
+    queue: ShardQueue, recipe: Recipe, images: float, price_of_hour: float | None
 ) -> Estimate:
-    """The estimate for a job of `images` images; raises Unreachable."""
+    """The estimate for as much as `images` images of a recipe take; raises Unreachable."""
     living = queue.renderers()
     mine = [one for one in living if one.info.get("engine_key") == recipe.engine_key]
     speed = _choose(queue.speeds(recipe.batch_key), mine or living)
@@ -48,13 +48,16 @@ def measured_cost(queue: ShardQueue, recipe: Recipe) -> float | None:
     return min(cost, MAX_COST) if cost > 0 else None
 
 
-def note_timing(queue: ShardQueue, recipe: Recipe, timing: Timing) -> None:
-    """Count a finished job, and remember how fast it was if its renderers are of one kind."""
+def note_timing(queue: ShardQueue, recipe: Recipe, timing: Timing, *, alike: bool = True) -> None:
+    """Count a finished job, and remember how fast it was if its renderers are of one kind.
+
+    Where its rows had settings of their own (not `alike`), it says nothing of the recipe's speed.
+    """
     stages = {f"stage:{name}": stage.sum_ms / 1000 for name, stage in timing.stages.items()}
     queue.note_totals({"images:ok": timing.ok, "images:failed": timing.failed, **stages})
     devices = {one.worker: one.info.get("device", "") for one in queue.renderers()}
     kinds = {devices.get(worker, "") for worker in timing.renderers if worker}
-    if len(kinds) != 1 or "" in kinds or not timing.ok:
+    if not alike or len(kinds) != 1 or "" in kinds or not timing.ok:
         return
     measured = Speed(
         kinds.pop(), timing.ok, timing.device_seconds, timing.wall_s * len(timing.renderers)
@@ -69,7 +72,7 @@ def _choose(known: Sequence[Speed], renderers: Sequence[RendererRecord]) -> Spee
     return max(found, key=lambda one: one.images, default=None)
 
 
-def _scaled(seconds: float, images: int, speed: Speed) -> float:
+def _scaled(seconds: float, images: float, speed: Speed) -> float:
     return round(seconds / speed.images * images, 3)
 
 

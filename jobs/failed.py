@@ -41,6 +41,11 @@ class FailedImage(Frozen):
     shard: str
     unit: str
     created: datetime
+    width: int | None = Field(default=None, description="What it was to be made with")
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
     columns: dict[str, Scalar] = Field(description="The prompt source's own")
 
 

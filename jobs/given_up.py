@@ -77,6 +77,7 @@ def _lost(job: Job, layout: JobLayout, image: Image, why: str, deaths: int) -> P
             attempt=deaths,
             # No clock: whoever writes this again writes the same bytes.
             created_ms=job.submitted_ms,
+            recipe=row.recipe,
             extra=row.extra,
         )
     )

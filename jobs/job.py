@@ -93,6 +93,10 @@ class Rows(Frozen):
     template: bool = False
     #: Rows of the source that were left out: `rejected.jsonl` beside the pages says which, and why.
     rejected: int = 0
+    #: Different settings that rows have of their own, counted up to 10,000; 0: they have none.
+    recipes: int = 0
+    #: Device time of the images over that of as many of the job's own recipe.
+    cost: float = 1.0
 
 
 class Job(Budget):
@@ -173,6 +177,11 @@ class Submission(Frozen):
     images: int
     shards: int
     warnings: tuple[str, ...] = Field(default=(), strict=False)
+    relative_cost: float = Field(
+        default=1.0,
+        description="Device time of its images over that of as many of the job's own settings: "
+        "another number than 1 where rows have settings of their own",
+    )
 
 
 class Estimate(Frozen):

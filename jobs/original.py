@@ -4,6 +4,7 @@ from typing import Any
 
 from jobs.job import Image, Job
 from jobs.recipe import Frozen, Recipe
+from jobs.row_recipe import own_recipe, recipe_for
 from jobs.rows import Row
 
 
@@ -29,6 +30,6 @@ class Original(Frozen):
     @property
     def recipe(self) -> Recipe:
         """With what, in batches of the shape that it was made in."""
-        own = {name: self.row[name] for name in ("width", "height", "steps", "guidance")}
+        recipe = recipe_for(self.job.recipe, own_recipe(self.job.recipe, self.row))
         images = self.row["batch_images"] or self.job.recipe.batch_images
-        return self.job.recipe.model_copy(update={**own, "batch_images": images})
+        return recipe.model_copy(update={"batch_images": images})

@@ -33,6 +33,7 @@ _READERS = 8
 _COLUMNS = (
     *("key", "image", "row", "repeat", "prompt", "negative_prompt", "seed", "error"),
     *("error_kind", "traceback", "attempts", "worker", "shard", "unit", "created"),
+    *("width", "height", "steps", "guidance", "sampler"),
 )
 
 #: Column -> value.

@@ -51,6 +51,21 @@ class RecipeRequest(Frozen):
     dtype: Dtype | None = None
 
 
+class RowRecipe(Frozen):
+    """What of its job's recipe is another for one row: nothing that needs another engine."""
+
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: Sampler | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Field -> value, of those that are another."""
+        return {name: value for name, value in dict(self).items() if value is not None}
+
+
 class Weights(Frozen):
     """Where weights come from and what they must be: `sha256` is over the files' contents."""
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from jobs.recipe import Frozen
+from jobs.recipe import Frozen, RowRecipe
 from jobs.rows import Scalar
 
 #: Why an image has no picture, in a word: its exception, its pixels, its file, or its process.
@@ -97,6 +97,8 @@ class ImageRecord(Frozen):
     batch_position: int = 0
     created_ms: int = 0
     times: StageTimes = StageTimes()
+    #: What of the job's recipe was another for it.
+    recipe: RowRecipe | None = None
     extra: dict[str, Scalar] = Field(default_factory=dict)
 
 

@@ -14,6 +14,7 @@ from jobs.layout import JobLayout, layout_of
 from jobs.new_round import busy, check_ended, is_over, key_digest, queued, told
 from jobs.quarantine import FailedRow, quarantine_rows
 from jobs.rounds import Accepted, Again, Round, put_round, read_extent, rounds_of, write_pages
+from jobs.row_recipe import own_recipe
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.specs import dataset_id, read_job
@@ -113,7 +114,12 @@ def _images(
 
 def _again(row: FailedRow, job: Job) -> Again:
     own = {name: row[name] for name in job.rows.columns if row[name] is not None}
-    text = Row(prompt=row["prompt"], negative_prompt=row["negative_prompt"], extra=own)
+    text = Row(
+        prompt=row["prompt"],
+        negative_prompt=row["negative_prompt"],
+        recipe=own_recipe(job.recipe, row),
+        extra=own,
+    )
     return Again(
         image=row["image"],
         seed=row["seed"],

@@ -3,12 +3,12 @@
 import json
 import math
 import re
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field
 
 from jobs.errors import BadText, InvalidInput, NothingToRender
-from jobs.recipe import Frozen
+from jobs.recipe import Frozen, RowRecipe, Sampler
 from jobs.seeds import MAX_SEED
 
 MAX_PROMPT = 8_000
@@ -18,7 +18,9 @@ MAX_COLUMNS = 64
 MAX_REPEATS = 10_000
 
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_NOT_YET_PER_ROW = frozenset({"width", "height", "steps", "guidance", "model"})
+#: Fields of a recipe that need another engine.
+_OF_ENGINE = frozenset({"model", "accelerator", "styles", "dtype"})
+_WHOLE_FIELDS = ("width", "height", "steps")
 
 Scalar = str | int | float | bool | None
 
@@ -31,6 +33,8 @@ class Row(Frozen):
     seed: int | None = None
     #: As how many rows it counts; 1 once it is spooled.
     repeats: int = 1
+    #: What of the job's recipe is another for this row; None: nothing.
+    recipe: RowRecipe | None = None
     extra: dict[str, Scalar] = Field(default_factory=dict)
 
 
@@ -43,7 +47,7 @@ def text_row(line: str, where: str) -> Row:
 
 
 def object_row(value: dict[str, Any], where: str) -> Row:
-    """A row of an object: `prompt`, by choice `negative_prompt`, `seed`, `repeats`, own columns."""
+    """A row of an object: `prompt`, by choice others of ours, and own columns."""
     rest = dict(value)
     if "prompt" not in rest:
         raise InvalidInput(
@@ -60,6 +64,7 @@ def object_row(value: dict[str, Any], where: str) -> Row:
         negative_prompt="" if negative is None else _text(negative, where, "negative_prompt"),
         seed=_seed(rest.pop("seed", None), where),
         repeats=_repeats(rest.pop("repeats", None), where),
+        recipe=_recipe(rest, where),
         extra=_extra(rest, where),
     )
 
@@ -109,6 +114,35 @@ def _repeats(value: object, where: str) -> int:
     return value
 
 
+def _recipe(rest: dict[str, Any], where: str) -> RowRecipe | None:
+    """The row's own part of the recipe, taken out of `rest`."""
+    given = {name: rest.pop(name, None) for name in RowRecipe.model_fields}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return None
+    for name, value in given.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if name in _WHOLE_FIELDS and not whole:
+            raise _no_setting(name, value, "a whole number", where)
+        if name == "guidance" and not (whole or isinstance(value, float)):
+            raise _no_setting(name, value, "a number", where)
+        if name == "sampler" and value not in get_args(Sampler):
+            raise _no_setting(name, value, f"one of {', '.join(get_args(Sampler))}", where)
+    if not -1e6 < given.get("guidance", 0) < 1e6:
+        raise _no_setting(
+            "guidance", given["guidance"], "a number of a size that it may have", where
+        )
+    return RowRecipe(**given)
+
+
+def _no_setting(name: str, value: object, wanted: str, where: str) -> InvalidInput:
+    return InvalidInput(
+        f"{name} {str(value)[:40]!r} is not {wanted}",
+        where=where,
+        remedy=f"leave the cell empty for the job's own, or the column out: --drop {name}",
+    )
+
+
 def _extra(rest: dict[str, Any], where: str) -> dict[str, Scalar]:
     if len(rest) > MAX_COLUMNS:
         raise InvalidInput(f"more than {MAX_COLUMNS} columns of your own", where=where)
@@ -120,9 +154,11 @@ def _extra(rest: dict[str, Any], where: str) -> dict[str, Scalar]:
                 where=where,
                 remedy="letters, digits and _, at most 64",
             )
-        if key in _NOT_YET_PER_ROW:
+        if key in _OF_ENGINE:
             raise InvalidInput(
-                f"{key!r} cannot be set per row", where=where, remedy="set it for the whole job"
+                f"{key!r} cannot be set per row: it is another engine",
+                where=where,
+                remedy=f"submit a job for each, or leave the column out: --drop {key}",
             )
         if isinstance(value, str):
             extra[key] = _text(value, where, key)

@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from jobs.job import ColumnKind, Job
 from jobs.layout import JobLayout, Unit
+from jobs.recipe import Recipe
 from jobs.records import ImageRecord, Maker
+from jobs.row_recipe import recipe_for
 from jobs.rows import Scalar
 
 #: Column -> value, ready for JSON.
@@ -107,7 +109,7 @@ def shard_row(
 
     `upload_ms` is left out: nobody knows it before the tar is written.
     """
-    row: ShardRow = record.model_dump(exclude={"times", "extra", "created_ms"})
+    row: ShardRow = record.model_dump(exclude={"times", "extra", "created_ms", "recipe"})
     row |= {
         "shard": layout.stem(unit),
         "format": job.format,
@@ -116,7 +118,7 @@ def shard_row(
         "created": _iso(record.created_ms),
         **record.times.model_dump(),
         **maker.model_dump(mode="json"),
-        **_recipe_columns(job),
+        **_recipe_columns(recipe_for(job.recipe, record.recipe)),
     }
     ours = {name: row[name] for name in _COLUMNS if name != _LATER}
     return ours | own_columns(record.extra, job.rows.columns)
@@ -153,8 +155,7 @@ def _as_kind(value: Scalar, kind: ColumnKind) -> Scalar:
     return value
 
 
-def _recipe_columns(job: Job) -> ShardRow:
-    recipe = job.recipe
+def _recipe_columns(recipe: Recipe) -> ShardRow:
     adapter = recipe.accelerator
     weights = adapter.weights if adapter else None
     return {

@@ -31,8 +31,7 @@ def spool_rows(store: Store, rows: Iterable[Row], prefix: str) -> Rows:
         while some := list(islice(source, PAGE_ROWS)):
             for number, row in enumerate(some, start=count + 1):
                 _note_columns(columns, row, number)
-            lines = (row.model_dump_json(exclude={"repeats"}).encode() for row in some)
-            data = b"".join(line + b"\n" for line in lines)
+            data = b"".join(_line(row) for row in some)
             digest.update(data)
             store.put(JobLayout.page(prefix, page), data, content_type="application/jsonl")
             count, page = count + len(some), page + 1
@@ -46,6 +45,11 @@ def spool_rows(store: Store, rows: Iterable[Row], prefix: str) -> Rows:
         # A column of nulls alone holds no value that text could not hold.
         columns={name: kind or "string" for name, kind in columns.items()},
     )
+
+
+def _line(row: Row) -> bytes:
+    unsaid = {"repeats"} if row.recipe is not None else {"repeats", "recipe"}
+    return row.model_dump_json(exclude=unsaid).encode() + b"\n"
 
 
 def spool_template(store: Store, template: Template, prefix: str) -> Rows:

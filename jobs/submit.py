@@ -17,9 +17,10 @@ from jobs.estimate import measured_cost
 from jobs.job import Job, JobRequest, Submission, job_id
 from jobs.keys import Quota
 from jobs.layout import JobLayout, segment
-from jobs.recipe import Recipe
+from jobs.row_checks import RowRecipes
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
+from jobs.sources.reading import SourceRows
 from jobs.specs import read_job
 from jobs.spool import spool_rows, spool_template
 from jobs.store import PutReply, Store
@@ -51,7 +52,7 @@ def submit_job(
     `quota` grants; `allowance` counts its images.
     """
     key = checked_key(idempotency_key)
-    recipe = catalog.resolve(request.recipe)
+    recipes = RowRecipes(catalog, request.recipe)
     layout = JobLayout(prefix=prefix, tenant=segment(tenant, "tenant"), job_id=job_id(tenant, key))
     # Asked first, so that nothing is written while the queue does not answer.
     known = queue.job(layout.job_id) is not None
@@ -59,8 +60,8 @@ def submit_job(
         check_deadline(request, now_ms)
     # A folder of its own for each try, so that a conflicting resend never touches accepted rows.
     folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
-    tally = tally_of(request, rows)
-    job = _spooled(store, layout, request, recipe, tally, folder, now_ms)
+    tally = _tally(request, rows, recipes)
+    job = _spooled(store, layout, request, recipes, tally, folder, now_ms)
     _spend(store, job, folder, quota, allowance)
     accepted = _written_down(store, layout, job)
     if accepted.rows.prefix != folder:
@@ -100,10 +101,10 @@ def dry_run_job(
     """
     name = job_id(tenant, checked_key(idempotency_key))
     layout = JobLayout(prefix="", tenant=segment(tenant, "tenant"), job_id=name)
-    recipe = catalog.resolve(request.recipe)
+    recipes = RowRecipes(catalog, request.recipe)
     check_deadline(request, time.time_ns() // 1_000_000)
-    tally = tally_of(request, rows, glimpse)
-    job = _spooled(_Nowhere(), layout, request, recipe, tally, folder="", now_ms=0)
+    tally = _tally(request, rows, recipes, glimpse)
+    job = _spooled(_Nowhere(), layout, request, recipes, tally, folder="", now_ms=0)
     if shown is not None:
         shown += tally.shown
     return _submission(job, created=False)
@@ -125,6 +126,18 @@ class _Nowhere(Store):
     def delete_prefix(self, prefix: str) -> int:
         """There is nothing to delete."""
         return 0
+
+
+def _tally(
+    request: JobRequest,
+    rows: Iterable[Row] | Template,
+    recipes: RowRecipes,
+    glimpse: range = range(0),
+) -> RowTally:
+    if isinstance(rows, SourceRows):
+        # There, a bad row is named by its file and line, or left out.
+        rows.check = recipes.check
+    return tally_of(request, rows, glimpse, recipes.count_in)
 
 
 def check_deadline(budget: Budget, now_ms: int) -> None:
@@ -152,7 +165,7 @@ def _spooled(
     store: Store,
     layout: JobLayout,
     request: JobRequest,
-    recipe: Recipe,
+    recipes: RowRecipes,
     tally: RowTally,
     folder: str,
     now_ms: int,
@@ -167,7 +180,9 @@ def _spooled(
                 found = found.model_copy(update={"rejected": len(tally.rejected.lines)})
         else:
             found = spool_template(store, tally.template, folder)
-        job = draft_job(layout, request, recipe, found, tally, now_ms)
+        facts = {"recipes": recipes.count, "cost": recipes.cost}
+        found = found.model_copy(update=facts)
+        job = draft_job(layout, request, recipes.recipe, found, tally, now_ms)
         order_of(job)
     except FewstepError:
         # The first error is the one to tell, even where cleaning up fails too.
@@ -209,7 +224,8 @@ def _spend(
 
 def _queued(queue: ShardQueue, job: Job, quota: Quota | None, budget: Budget) -> Submission:
     order, cost = order_of(job, quota, budget), measured_cost(queue, job.recipe)
-    reply = queue.submit(order if cost is None else replace(order, unit_cost=cost))
+    known = None if cost is None else cost * job.rows.cost
+    reply = queue.submit(order if known is None else replace(order, unit_cost=known))
     if reply.outcome == "full":
         if quota is not None and queue.open_jobs_of(job.tenant) >= quota.open_jobs:
             raise QuotaExceeded(
@@ -242,4 +258,5 @@ def _submission(job: Job, *, created: bool) -> Submission:
         images=through,
         shards=-(-through // job.shard_images),
         warnings=job.warnings,
+        relative_cost=round(job.rows.cost, 6),
     )

@@ -118,7 +118,7 @@ def _finish_job(
         return
     queue.finish(job.id, "done")
     if result.timing is not None:
-        note_timing(queue, job.recipe, result.timing)
+        note_timing(queue, job.recipe, result.timing, alike=not job.rows.recipes)
     log.info("finished job=%s images=%s failed=%s", job.id, result.images, result.failed)
 
 

@@ -92,6 +92,7 @@ def made_picture(
         batch_position=index % job.recipe.batch_images,
         created_ms=1_700_000_002_000 + index,
         times=StageTimes(text_ms=1, denoise_ms=10 + index, decode_ms=4, transfer_ms=1, encode_ms=2),
+        recipe=image.row.recipe,
         extra=image.row.extra,
     )
     return Picture(record=record, data=data)

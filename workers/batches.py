@@ -1,13 +1,15 @@
 """Batches from units: images that share a batch key fill one another's batches."""
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 
 from jobs.job import Image
-from jobs.recipe import Recipe
+from jobs.recipe import Recipe, RowRecipe
 from jobs.records import Picture
+from jobs.row_recipe import recipe_for
 from workers.work import Work
 
 
@@ -16,9 +18,10 @@ class Flight:
     """A unit on its way through a renderer: its images go to batches and come back in order."""
 
     work: Work
-    #: Images that were given to batches, and pictures that came back to be encoded.
+    #: Images that were given to batches, and pictures that came back to be encoded, by their place
+    #: in the unit.
     taken: int = 0
-    pictures: list[Future[Picture]] = field(default_factory=list)
+    pictures: dict[int, Future[Picture]] = field(default_factory=dict)
     device_ms: float = 0.0
     #: Of its first batch: on the wall's clock, and how long the unit had waited for it.
     started_ms: int = 0
@@ -27,11 +30,10 @@ class Flight:
     stood_ms: dict[str, float] = field(default_factory=dict)
     #: It was given back or lost: what still comes of it is dropped.
     ended: bool = False
+    _finished: int = 0
 
-    @property
-    def batch_key(self) -> str:
-        """What other images must share to sit beside these."""
-        return self.work.job.recipe.batch_key
+    def __post_init__(self) -> None:
+        self.groups = self._grouped()
 
     @property
     def left(self) -> int:
@@ -44,17 +46,76 @@ class Flight:
         return len(self.pictures) == len(self.work.images)
 
     @property
+    def finished(self) -> int:
+        """Images that have come back before the first one that has not."""
+        while self._finished in self.pictures:
+            self._finished += 1
+        return self._finished
+
+    @property
     def suspect(self) -> bool:
         """Whether a process died on it: then nothing else may be at stake beside it."""
         return self.work.held.lease.suspect
 
+    def take(self, group: "Group", count: int) -> None:
+        """The first images of a group are in a batch now."""
+        self.taken += count
+        for _ in range(count):
+            group.waiting.popleft()
+        self.groups = [one for one in self.groups if one.waiting]
+
+    def _grouped(self) -> list["Group"]:
+        """Its images by their recipe, that of the first image first.
+
+        Those of a suspect stay in their order, so that it is known where a process died.
+        """
+        recipes: dict[RowRecipe | None, Recipe] = {}
+        groups: list[Group] = []
+        known: dict[RowRecipe | None, Group] = {}
+        last: Group | None = None
+        for place, image in enumerate(self.work.images):
+            own = image.row.recipe
+            if own not in recipes:
+                recipes[own] = recipe_for(self.work.job.recipe, own)
+            group = known.get(own)
+            if group is None or (self.suspect and group is not last):
+                group = known[own] = Group(self, recipes[own])
+                groups.append(group)
+            group.waiting.append(place)
+            last = group
+        return groups
+
+
+@dataclass(eq=False)
+class Group:
+    """Images of a unit that share a recipe and that no batch has taken yet."""
+
+    flight: Flight
+    recipe: Recipe
+    #: Their places in the unit.
+    waiting: deque[int] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        #: What other images must share to sit beside these.
+        self.batch_key = self.recipe.batch_key
+
 
 @dataclass(frozen=True)
 class Place:
-    """One image of a batch, and the unit it belongs to."""
+    """One image of a batch, the group it is of, and its place in the unit."""
 
-    flight: Flight
-    image: Image
+    group: Group
+    at: int
+
+    @property
+    def flight(self) -> Flight:
+        """The unit it belongs to."""
+        return self.group.flight
+
+    @property
+    def image(self) -> Image:
+        """What is to be made."""
+        return self.flight.work.images[self.at]
 
 
 @dataclass(frozen=True)
@@ -78,7 +139,8 @@ class Formed:
 class BatchFormer:
     """Holds the units in hand, oldest first, and cuts batches from them.
 
-    The oldest unit decides the next batch's recipe; others of the same batch key fill it up.
+    The oldest unit's first image decides the next batch's recipe; others of the same batch key
+    fill it up.
     """
 
     def __init__(self, room: Callable[[Recipe], int]) -> None:
@@ -108,13 +170,19 @@ class BatchFormer:
     @property
     def room(self) -> int:
         """Places of the next batch; 0 where there is no unit."""
-        return self._room(self._flights[0].work.job.recipe) if self._flights else 0
+        return self._room(self._flights[0].groups[0].recipe) if self._flights else 0
 
     def full(self) -> bool:
-        """Whether the next batch has an image for each of its places, or may have no more."""
+        """Whether the next batch has an image for each of its places, or may have no more.
+
+        Where other images wait for two batches, no unit is asked for that could fill it up.
+        """
         if not self._flights:
             return False
-        return self._flights[0].suspect or len(self.coming(self.room)) == self.room
+        room = self.room
+        if self._flights[0].suspect or self.waiting >= 2 * room:
+            return True
+        return len(self.coming(room)) == room
 
     def coming(self, count: int) -> list[Place]:
         """The next `count` images in their order, as far as they are there; takes none."""
@@ -125,17 +193,20 @@ class BatchFormer:
         places = self.coming(self.room)
         if not places:
             return None
-        for place in places:
-            place.flight.taken += 1
+        for group, count in Counter(place.group for place in places).items():
+            group.flight.take(group, count)
         self._flights = [flight for flight in self._flights if flight.left]
-        return Formed(places[0].flight.work.job.recipe, places)
+        return Formed(places[0].group.recipe, places)
 
     def _places(self) -> Iterator[Place]:
         if not self._flights:
             return
         oldest = self._flights[0]
+        first = oldest.groups[0]
         for flight in self._flights:
-            alone = flight is not oldest and (oldest.suspect or flight.suspect)
-            if flight.batch_key == oldest.batch_key and not alone:
-                for image in flight.work.images[flight.taken :]:
-                    yield Place(flight, image)
+            if flight is not oldest and (oldest.suspect or flight.suspect):
+                continue
+            for group in [first] if flight.suspect else flight.groups:
+                if group.batch_key == first.batch_key:
+                    for at in group.waiting:
+                        yield Place(group, at)

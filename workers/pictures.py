@@ -47,6 +47,7 @@ def picture_of(work: Work, image: Image, rendered: Rendered) -> Picture:
         batch_position=rendered.position,
         created_ms=round(time.time() * 1e3),
         times=rendered.times.model_copy(update={"encode_ms": spent}),
+        recipe=image.row.recipe,
         extra=image.row.extra,
     )
     return Picture(record=record, data=data)

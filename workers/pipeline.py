@@ -164,7 +164,7 @@ class Pipeline:
         self._stood.clear()
         coming = self._former.coming(len(formed.places))
         if coming:
-            recipe = coming[0].flight.work.job.recipe
+            recipe = coming[0].group.recipe
             self.renderer.draw_ahead(recipe, [place.image for place in coming])
 
     def _finish(self, formed: Formed, started: Any) -> None:
@@ -173,11 +173,12 @@ class Pipeline:
         self._made += len(images)
         for place, rendered in zip(formed.places, images, strict=True):
             if not place.flight.ended:
-                place.flight.pictures.append(self._encode(place.flight, place.image, rendered))
+                picture = self._encode(place.flight, place.image, rendered)
+                place.flight.pictures[place.at] = picture
                 place.flight.device_ms += rendered.times.device_ms
         for flight in formed.flights:
             held = flight.work.held
-            held.progress = held.lease.first + len(flight.pictures)
+            held.progress = held.lease.first + flight.finished
             if flight.rendered and not flight.ended:
                 self._hand_over(flight)
 
@@ -191,8 +192,7 @@ class Pipeline:
     def _hand_over(self, flight: Flight) -> None:
         """A unit whose images are all made goes to be uploaded."""
         self._active.remove(flight)
-        recipe = flight.work.job.recipe
-        size = recipe.width * recipe.height * 3 * len(flight.work.images)
+        size = sum(_pixel_bytes(flight.work, image) for image in flight.work.images)
         size = max(size, UNITS_WAITING // MOST_UNITS)
         self._enter(self._units, size, "store")
         times = ShardTimes(
@@ -209,7 +209,8 @@ class Pipeline:
         )
         # The engine was loaded once, for the first shard.
         self.renderer.load_ms = 0.0
-        shard = RenderedShard(flight.pictures, times, flight.device_ms)
+        pictures = [flight.pictures[at] for at in range(len(flight.work.images))]
+        shard = RenderedShard(pictures, times, flight.device_ms)
         self._uploads.submit(self._upload, flight.work, shard, size)
 
     def _upload(self, work: Work, shard: RenderedShard, size: int) -> None:
@@ -232,3 +233,9 @@ class Pipeline:
         flight.ended = True
         self._active.remove(flight)
         self._former.drop(flight)
+
+
+def _pixel_bytes(work: Work, image: Image) -> int:
+    own, recipe = image.row.recipe, work.job.recipe
+    width = (own and own.width) or recipe.width
+    return width * ((own and own.height) or recipe.height) * 3

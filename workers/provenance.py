@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from xml.sax.saxutils import quoteattr
 
 from jobs.job import Image, Job
+from jobs.row_recipe import recipe_for
 
 #: IPTC's word for a picture made by a trained model (NewsCodes, digital source type).
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -20,7 +21,7 @@ _NO_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
 
 def settings_of(job: Job, image: Image) -> dict[str, object]:
     """What is needed to make the picture again, as it stands in its file."""
-    recipe = job.recipe
+    recipe = recipe_for(job.recipe, image.row.recipe)
     return {
         "prompt": image.row.prompt,
         "negative_prompt": image.row.negative_prompt,

@@ -1,5 +1,6 @@
 """The render loop: a fixed-shape batch of images through text, denoising and decoding."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from workers.text import Embedding, TextEncoder
 
 #: What a batch is made with: the engine's dtype, the decoder in float32, or both nets in float32.
 Precision = Literal["own", "exact_decoder", "exact"]
+
+#: Recipes of which what their batches have in common is kept on the device.
+CALLS_KEPT = 64
 
 _TROUBLES: dict[int, tuple[str, ErrorKind]] = {
     NOT_NUMBERS: ("the picture has values that are not numbers (NaN)", "nan"),
@@ -99,7 +103,7 @@ class BatchRenderer:
         self._decoder = Decoder(engine, moved, nets.decode if nets else None)
         self._noise = NoiseAhead()
         self._text: dict[int, TextEncoder] = {}
-        self._calls: dict[tuple[str, int], _Call] = {}
+        self._calls: OrderedDict[tuple[str, int], _Call] = OrderedDict()
 
     @property
     def device(self) -> torch.device:
@@ -143,6 +147,9 @@ class BatchRenderer:
         key = (recipe.batch_key, recipe.batch_images)
         if key not in self._calls:
             self._calls[key] = _Call(self._engine, recipe)
+            if len(self._calls) > CALLS_KEPT:
+                self._calls.popitem(last=False)
+        self._calls.move_to_end(key)
         return self._calls[key]
 
     def _embed(

@@ -195,7 +195,8 @@ def submit_rows(
             shown=shown,
         )
         recipe, hour = services.catalog.resolve(job.recipe), services.settings.device_hour_price
-        estimate = estimate_of(services.queue, recipe, found.images, hour)
+        images = found.images * found.relative_cost
+        estimate = estimate_of(services.queue, recipe, images, hour)
         return DryRun(**found.model_dump(), estimate=estimate, preview=tuple(shown))
     return services.submit(job, rows, key)
 

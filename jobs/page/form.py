@@ -14,6 +14,7 @@ from jobs.catalog import Catalog
 from jobs.errors import InvalidInput
 from jobs.items import Item
 from jobs.job import Job, JobRequest
+from jobs.recipe import RowRecipe
 from jobs.rows import Row
 from jobs.sources.reading import SourceFormat, read_rows
 from jobs.templates.template import Template
@@ -78,10 +79,12 @@ def rows_from(form: FormData, values: Mapping[str, str]) -> Iterable[Row] | Temp
     return read_rows(_lines(text), source, "prompts")
 
 
-def values_again(catalog: Catalog, job: Job, item: Item, negative: str) -> dict[str, str]:
+def values_again(
+    catalog: Catalog, job: Job, item: Item, negative: str, own: RowRecipe | None = None
+) -> dict[str, str]:
     """The form that makes a picture again: its recipe, its prompt, its seed."""
     request = request_of(catalog, job.recipe)
-    row: dict[str, str | int] = {"prompt": item.prompt, "seed": item.seed}
+    row: dict[str, Any] = {"prompt": item.prompt, "seed": item.seed, **(own.given if own else {})}
     if negative:
         row["negative_prompt"] = negative
     named = {"model", *_RECIPE_WHOLE, *_RECIPE_NUMBERS, *_RECIPE_WORDS}

@@ -14,6 +14,7 @@ from jobs.page.figures import figures_of
 from jobs.page.rendering import page
 from jobs.page.route import PageRoute
 from jobs.page.visitor import Looks
+from jobs.row_recipe import own_recipe
 
 router = APIRouter(route_class=PageRoute, prefix="/jobs/{job_id}", tags=["page"])
 
@@ -59,7 +60,8 @@ def picture(request: Request, job_id: JobId, image: ImageIndex, services: Looks)
     (item,) = items_of(services.store, layout, job, [image])
     row = image_row(services.store, layout, job, image)
     negative = row["negative_prompt"] if row else ""
-    command = command_of(services.catalog, job, item.prompt, negative, item.seed)
+    own = own_recipe(job.recipe, row) if row else None
+    command = command_of(services.catalog, job, item.prompt, negative, item.seed, own)
     return page(
         request,
         "picture.html",

@@ -22,6 +22,7 @@ from jobs.page.rendering import HEADERS, fragment, page
 from jobs.page.route import PageRoute
 from jobs.page.visitor import Changes, Looks
 from jobs.recipe import Dtype, Sampler
+from jobs.row_recipe import own_recipe
 
 #: Rows of which a preview shows the prompts.
 SHOWN = 12
@@ -111,4 +112,5 @@ def _again(services: Services, job_id: str, image: int) -> dict[str, str]:
     (item,) = items_of(services.store, layout, job, [min(image, job.images - 1)])
     row = image_row(services.store, layout, job, item.image)
     negative = row["negative_prompt"] if row else ""
-    return values_again(services.catalog, job, item, negative)
+    own = own_recipe(job.recipe, row) if row else None
+    return values_again(services.catalog, job, item, negative, own)

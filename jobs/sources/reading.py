@@ -29,6 +29,9 @@ MAX_REJECTED = 10_000
 WHERE, ERROR = "@where", "@error"
 _EXCERPT = 500
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
+_DECIMAL = re.compile(r"-?[0-9]{1,20}\.[0-9]{1,20}")
+#: Our fields that are numbers.
+_NUMBERS = ("seed", "repeats", "width", "height", "steps", "guidance")
 
 
 class Reading(Frozen):
@@ -71,12 +74,14 @@ class SourceRows(Iterable[Row]):
     def __init__(self, records: Iterable[Record], name: str, reading: Reading) -> None:
         self._records, self._name, self._reading = records, name, reading
         self.rejected = Rejected()
+        #: Raises InvalidInput for a row (and its place) that cannot be rendered all the same.
+        self.check: Callable[[Row, str], None] = lambda row, where: None
 
     def __iter__(self) -> Iterator[Row]:
         found = False
         for record in self._records:
             try:
-                row = _row(record, self._reading)
+                row = _row(record, self._reading, self.check)
             except InvalidInput as error:
                 if self._reading.bad_rows == "refuse":
                     raise
@@ -132,7 +137,7 @@ def format_of(name: str) -> SourceFormat | None:
     return SUFFIXES.get(PurePath(name).suffix.lower())
 
 
-def _row(record: Record, reading: Reading) -> Row:
+def _row(record: Record, reading: Reading, check: Callable[[Row, str], None]) -> Row:
     value, where = record.value, record.where
     if isinstance(value, InvalidInput):
         raise value
@@ -141,16 +146,21 @@ def _row(record: Record, reading: Reading) -> Row:
     if record.texts:
         value = numbered(value, reading)
     where = _told_place(value, where)
-    return object_row(_renamed(value, reading, where), where)
+    row = object_row(_renamed(value, reading, where), where)
+    check(row, where)
+    return row
 
 
 def numbered(value: dict[str, Any], reading: Reading) -> dict[str, Any]:
-    """The object with whole numbers in text, as in CSV, as numbers where we want such."""
-    theirs = {reading.columns.get(name, name) for name in ("seed", "repeats")}
-    return {
-        name: int(one) if name in theirs and _WHOLE.fullmatch(one) else one
-        for name, one in value.items()
-    }
+    """The object with numbers in text, as in CSV, as numbers where we want such."""
+    theirs = {reading.columns.get(name, name) for name in _NUMBERS}
+    return {name: _number(one) if name in theirs else one for name, one in value.items()}
+
+
+def _number(text: str) -> str | int | float:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) else text
 
 
 def _told_place(value: dict[str, Any], where: str) -> str:

@@ -46,5 +46,6 @@ def expanded(rows: Iterable[Row], expansion: Expansion) -> Iterator[Row]:
                 prompt=made.prompt,
                 negative_prompt=made.negative_prompt,
                 seed=row.seed,
+                recipe=row.recipe,
                 extra={**row.extra, **made.extra},
             )

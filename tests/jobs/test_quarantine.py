@@ -91,6 +91,7 @@ def test_each_failed_image_has_a_row_that_says_why(store: Store) -> None:
         "worker": MAKER.worker,
         "shard": "00000",
         "unit": "0",
+        **{"width": 64, "height": 64, "steps": 4, "guidance": 1.0, "sampler": "lcm"},
         "topic": "sea",
     }
     assert "`quarantine/` has a row for each" in store.get(LAYOUT.card).decode()

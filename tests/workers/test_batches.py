@@ -1,13 +1,15 @@
 """Units of several jobs fill one another's batches, in order, each image once."""
 
 import random
+from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
 from jobs.job import Job, image_of
 from jobs.layout import layout_of, parse_unit
 from jobs.queue_values import Lease
-from jobs.recipe import Recipe
+from jobs.recipe import Recipe, RowRecipe
 from jobs.rows import Row
 from tests.made_shards import made_job
 from workers.batches import BatchFormer, Flight, Formed
@@ -127,6 +129,61 @@ def test_every_image_comes_once_and_in_order(seed: int) -> None:
 
 
 def _check_together(formed: Formed, recipe: Recipe) -> None:
-    assert {flight.batch_key for flight in formed.flights} == {recipe.batch_key}
+    assert {place.group.batch_key for place in formed.places} == {recipe.batch_key}
     if any(flight.suspect for flight in formed.flights):
         assert len(formed.flights) == 1
+
+
+def mixed(one: Job, unit: str, widths: list[int], attempt: int = 1) -> Flight:
+    """A unit whose rows have these widths in turn (64 is the job's own)."""
+    made = flight(one, unit, attempt)
+    own = [None if width == 64 else RowRecipe(width=width) for width in widths]
+    images = [
+        image.model_copy(
+            update={"row": image.row.model_copy(update={"recipe": own[number % len(own)]})}
+        )
+        for number, image in enumerate(made.work.images)
+    ]
+    return Flight(replace(made.work, images=images))
+
+
+def taken(former: BatchFormer) -> list[tuple[int, list[int]]]:
+    """Width and images of every batch."""
+    found = []
+    while formed := former.take():
+        found.append((formed.recipe.width, [image.index for image in formed.images]))
+    return found
+
+
+def test_images_of_one_setting_are_batched_together() -> None:
+    made = former(mixed(job("a", 10, 10), "0", [64, 96]), mixed(job("b", 3, 3), "0", [96]))
+    # Nothing more is asked for while so many wait: waiting for the batch to fill would be in vain.
+    assert made.full()
+    assert taken(made) == [
+        (64, [0, 2, 4, 6]),
+        (64, [8]),
+        (96, [1, 3, 5, 7]),
+        (96, [9, 0, 1, 2]),
+    ]
+
+
+def test_what_a_process_died_on_is_rendered_in_order() -> None:
+    """So the first image that is not finished is among those that were in hand."""
+    assert taken(former(mixed(job("a", 6, 6), "0", [64, 64, 96], attempt=2))) == [
+        (64, [0, 1]),
+        (96, [2]),
+        (64, [3, 4]),
+        (96, [5]),
+    ]
+
+
+def test_progress_is_what_is_finished_without_a_gap() -> None:
+    one = mixed(job("a", 4, 4), "0", [64, 96])
+    made = former(one)
+    for expected in (1, 4):
+        formed = made.take()
+        assert formed is not None
+        for place in formed.places:
+            one.pictures[place.at] = Future()
+        assert one.finished == expected
+    assert one.rendered

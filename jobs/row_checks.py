@@ -1,0 +1,74 @@
+"""Checking what rows change of their job's recipe, and what that costs."""
+
+from jobs.catalog import Catalog
+from jobs.draft import device_seconds
+from jobs.errors import InvalidInput
+from jobs.recipe import Recipe, RecipeRequest, RowRecipe
+from jobs.row_recipe import recipe_for
+from jobs.rows import Row
+
+#: Different settings that are remembered; rows may have more.
+KEPT = 10_000
+
+
+class RowRecipes:
+    """The recipes of a job's rows: each is checked as a job's is, once."""
+
+    def __init__(self, catalog: Catalog, request: RecipeRequest) -> None:
+        """Raises InvalidInput for a request that is none."""
+        self._catalog, self._request = catalog, request
+        #: Of every row that changes nothing.
+        self.recipe = catalog.resolve(request)
+        self._costs: dict[RowRecipe | None, float] = {None: device_seconds(self.recipe)}
+        self._seen: set[RowRecipe | None] = set()
+        self._cost = 0.0
+        self._rows = 0
+
+    @property
+    def count(self) -> int:
+        """Different settings that rows have of their own, up to `KEPT`."""
+        return len(self._seen - {None})
+
+    @property
+    def cost(self) -> float:
+        """Device time of the rows' images over that of as many of the job's own recipe."""
+        whole = self._rows * self._costs[None]
+        return self._cost / whole if whole else 1.0
+
+    def check(self, row: Row, where: str) -> None:
+        """Raise InvalidInput where the row's own settings cannot be rendered."""
+        self._cost_of(row.recipe, where)
+
+    def count_in(self, row: Row, where: str) -> None:
+        """Check a row, and count what its images cost."""
+        self._cost += self._cost_of(row.recipe, where)
+        self._rows += 1
+        if len(self._seen) < KEPT:
+            self._seen.add(row.recipe)
+
+    def _cost_of(self, own: RowRecipe | None, where: str) -> float:
+        if own in self._costs:
+            return self._costs[own]
+        cost = device_seconds(self._resolved(own, where))
+        if len(self._costs) < KEPT:
+            self._costs[own] = cost
+        return cost
+
+    def _resolved(self, own: RowRecipe | None, where: str) -> Recipe:
+        found = recipe_for(self.recipe, own)
+        changed = own.given if own else {}
+        try:
+            asked = self._catalog.resolve(self._request.model_copy(update=changed))
+        except InvalidInput as error:
+            column = error.where or "row"
+            told = f"; or leave the column out: --drop {column}" if column in changed else ""
+            raise InvalidInput(
+                error.message, where=f"{where}, {column}", remedy=f"{error.remedy or ''}{told}"
+            ) from error
+        if asked != found:
+            raise InvalidInput(
+                "the job's eta goes with its own sampler alone",
+                where=f"{where}, sampler",
+                remedy="leave eta out of the job, or the sampler out of its rows",
+            )
+        return found
