@@ -82,7 +82,7 @@ class Fetched:
 
 def _samples(tar: tarfile.TarFile) -> Iterator[Sample]:
     """A tar's samples: picture, caption and row stand beside each other."""
-    picture, extension = b"", ""
+    picture, extension, of = b"", "", ""
     for member in tar:
         if not _MEMBER.fullmatch(member.name):
             raise tarfile.TarError(f"{member.name[:60]!r} is no name of a sample")
@@ -90,6 +90,19 @@ def _samples(tar: tarfile.TarFile) -> Iterator[Sample]:
         file = tar.extractfile(member)
         data = file.read() if file else b""
         if end == "json":
-            yield Sample(key, extension, picture, json.loads(data))
+            if key != of or not picture:
+                raise tarfile.TarError(f"{member.name} stands beside no picture")
+            yield Sample(key, extension, picture, _row_of(data, member.name))
+            picture, of = b"", ""
         elif end != "txt":
-            picture, extension = data, end
+            picture, extension, of = data, end, key
+
+
+def _row_of(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        row = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise tarfile.TarError(f"{name} is not JSON") from error
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+        raise tarfile.TarError(f"{name} is no row")
+    return row

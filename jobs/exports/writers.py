@@ -27,7 +27,8 @@ CAPTION = "text"
 _NAMES = {"image": INDEX} | {name: f"source_{name}" for name in (CAPTION, INDEX, "thumbnail")}
 #: Letters and digits of any script may stand in a folder's name.
 _LABEL = re.compile(r"[^\w-]+")
-_GROUP = 100
+#: Rows of one group of a parquet file, and bytes of their pictures: what is held in memory.
+_GROUP, _GROUP_BYTES = 100, 32 << 20
 
 
 class Writer(Protocol):
@@ -156,6 +157,7 @@ class TableWriter:
         self._schema = table_schema(columns, thumbnails=asked.thumbnails is not None)
         self._cutter = Cutter(asked)
         self._rows: list[dict[str, Any]] = []
+        self._held = 0
         self._shards: list[tuple[str, int]] = []
         self._file = self._next()
 
@@ -169,9 +171,10 @@ class TableWriter:
             small = sample.thumbnail(self._asked.thumbnails)
             row["thumbnail"] = {"bytes": small, "path": f"{sample.key}.jpg"}
         self._rows.append(row)
+        self._held += len(sample.picture)
         name, count = self._shards[-1]
         self._shards[-1] = (name, count + 1)
-        if len(self._rows) == _GROUP:
+        if len(self._rows) == _GROUP or self._held >= _GROUP_BYTES:
             self._flush()
 
     def close(self) -> list[tuple[str, int]]:
@@ -192,7 +195,7 @@ class TableWriter:
     def _flush(self) -> None:
         if self._rows:
             self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows = []
+        self._rows, self._held = [], 0
 
 
 def columns_of(sample: Sample) -> dict[str, Any]:

@@ -24,6 +24,8 @@ MAX_TEMPLATE = 100_000
 MAX_VALUES = 100_000
 MAX_VALUE = 8_000
 MAX_DEPTH = 20
+#: Variables that one text may show, those that they show themselves too: each is a column.
+MAX_USES = 63
 #: Steps that one expansion may take, and combinations that a template may have.
 MAX_WORK = 10_000
 MAX_COMBINATIONS = 10**100
@@ -43,12 +45,22 @@ class Lists:
         _check_lists(values)
         self._values = values
         self._known: dict[str, Choice] = {}
+        self._shown: dict[str, Reference] = {}
         self._open: list[str] = []
 
     def variable(self, name: str, where: str) -> Reference | str:
         """What `{{name}}` stands for."""
-        choice = self.choice(name, where)
-        return Reference(name, choice.longest, choice.may_be_blank, (*choice.uses, name))
+        if name not in self._shown:
+            choice = self.choice(name, where)
+            uses = (*choice.uses, name)
+            if len(uses) > MAX_USES:
+                raise TooLarge(
+                    f"the variable {name!r} shows more than {MAX_USES} others",
+                    where=f"lists.{name}",
+                    remedy="each is a column; put several into one list",
+                )
+            self._shown[name] = Reference(name, choice.longest, choice.may_be_blank, uses)
+        return self._shown[name]
 
     def choice(self, name: str, where: str) -> Choice:
         """What `__name__` stands for; raises InvalidInput for a name unknown, or in a circle."""
@@ -119,6 +131,12 @@ class _Reader:
     def whole(self) -> Phrase:
         """Everything up to the end."""
         phrase = self._phrase(0)
+        if len(phrase.uses) > MAX_USES:
+            raise TooLarge(
+                f"it shows more than {MAX_USES} variables",
+                where=self._where,
+                remedy="each is a column; put several into one list",
+            )
         if phrase.work > MAX_WORK or phrase.count > MAX_COMBINATIONS:
             raise TooLarge(
                 f"it takes more than {MAX_WORK} steps to expand, or has more than 10^100 "

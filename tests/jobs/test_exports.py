@@ -211,6 +211,45 @@ def test_a_name_in_a_tar_never_becomes_a_path(fetched: Fetched, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
 
 
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        (
+            {"000000001.png": b"x", "000000002.json": b"{}"},
+            "000000002.json stands beside no picture",
+        ),
+        ({"000000001.json": b"{}"}, "beside no picture"),
+        ({"000000001.png": b"x", "000000001.json": b"[" * 9_000}, "000000001.json is not JSON"),
+        ({"000000001.png": b"x", "000000001.json": b'{"prompt": 5}'}, "is no row"),
+    ],
+)
+def test_a_tar_whose_members_do_not_belong_together_is_refused(
+    fetched: Fetched, tmp_path: Path, members: dict[str, bytes], says: str
+) -> None:
+    """A picture never goes under another one's row."""
+    shutil.copytree(fetched.folder, tmp_path / "in")
+    with tarfile.open(tmp_path / "in" / "train" / "00000.tar", "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    with pytest.raises(InvalidInput, match=says):
+        list(Fetched.at(tmp_path / "in").samples())
+
+
+def test_few_large_pictures_make_a_group_of_rows(
+    fetched: Fetched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held in memory is bounded by bytes, too."""
+    largest = max(len(sample.picture) for sample in fetched.samples())
+    monkeypatch.setattr("jobs.exports.writers._GROUP_BYTES", largest)
+    exported(fetched, tmp_path, "parquet")
+    (table,) = (pq.ParquetFile(path) for path in (tmp_path / "data").iterdir())
+    groups = [table.metadata.row_group(n).num_rows for n in range(table.num_row_groups)]
+    assert sum(groups) == 25
+    assert max(groups) <= 3
+
+
 def test_the_card_says_what_it_is(fetched: Fetched, tmp_path: Path) -> None:
     exported(fetched, tmp_path, "parquet")
     card = (tmp_path / "README.md").read_text()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.errors import InvalidInput
+from jobs.errors import InvalidInput, TooLarge
 from jobs.rows import Row
 from jobs.templates.balance import balanced_values
 from jobs.templates.expansion import Expansion, Mode, TemplateRequest
@@ -302,3 +302,18 @@ def test_rows_that_become_too_many_are_named() -> None:
     rows = [Row(prompt="a"), Row(prompt="a " + "{b|c|d|e|f|g|h|i|j|k}" * 8)]
     with pytest.raises(InvalidInput, match="row 2: more than 10000000 rows"):
         list(expanded(rows, Expansion()))
+
+
+def test_many_lists_of_one_value_are_refused_before_they_take_memory() -> None:
+    """Each list shows the next one: their columns would be as many as there are lists."""
+    lists = {f"a{n}": (f"{{{{a{n + 1}}}}}",) for n in range(15)} | {"a15": ("x",)}
+    assert Template.of(TemplateRequest(template="{{a0}}", lists=lists)).prompts.row(0).prompt == "x"
+    wide = {f"b{n}": ("x",) for n in range(64)}
+    text = "".join(f"{{{{b{n}}}}}" for n in range(64))
+    with pytest.raises(TooLarge, match="it shows more than 63 variables"):
+        Template.of(TemplateRequest(template=text, lists=wide))
+    with pytest.raises(TooLarge, match="it shows more than 63 variables"):
+        Template.of(TemplateRequest(template="__all__", lists=wide | {"all": (text,)}))
+    # The same variable at many places is read once.
+    many = TemplateRequest(template="{{b0}}" * 4_000, lists=wide)
+    assert len({id(part) for part in Template.of(many).prompts._prompt.parts}) == 1
