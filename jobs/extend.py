@@ -21,6 +21,7 @@ from jobs.recipe import Frozen
 from jobs.rounds import Accepted, Round, order_of_accepted, put_round, read_extent, rounds_of
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
+from jobs.sources.reading import SourceRows
 from jobs.specs import dataset_id, read_job
 from jobs.spool import spool_rows
 from jobs.store import Store
@@ -212,7 +213,9 @@ def _check_size(job: Job, extent: Extent, again: Round) -> None:
 def _spooled(store: Store, layout: JobLayout, job: Job, rows: Iterable[Row]) -> Rows:
     """The rows written down in a folder of their own; raises InvalidInput, and leaves none."""
     folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
-    tally = tally_of(JobRequest(), rows)
+    if isinstance(rows, SourceRows):
+        rows.check = _same_settings
+    tally = tally_of(JobRequest(), rows, note=_same_settings)
     found = spool_rows(store, iter(tally), folder)
     try:
         if not found.count:
@@ -229,6 +232,15 @@ def _spooled(store: Store, layout: JobLayout, job: Job, rows: Iterable[Row]) -> 
             store.delete_prefix(folder)
         raise
     return found
+
+
+def _same_settings(row: Row, where: str) -> None:
+    if row.recipe is not None:
+        raise InvalidInput(
+            f"{next(iter(row.recipe.given))} cannot be set for rows that are added",
+            where=where,
+            remedy="they have the settings of the job; submit others as a job of their own",
+        )
 
 
 def _check_columns(found: dict[str, ColumnKind], job: Job) -> None:
