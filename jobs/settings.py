@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     #: or `cpu`: one of these each, whether they are there yet or not: an autoscaler brings nodes.
     renderer_device: RendererDevice = "auto"
     #: An engine gets renderers enough to end its work in so many seconds, measured in device time;
-    #: 0: as many as there are slots and shards.
+    #: 0: as many as there are slots, and shards that are worth loading it for.
     drain_s: float = Field(default=0.0, ge=0.0, le=1e7, allow_inf_nan=False)
     #: Renderers of one engine: kept although nothing waits for it, and at most.
     engine_least: int = Field(default=0, ge=0, le=100_000)

@@ -16,6 +16,8 @@ class Work:
     units: int
     #: Device-seconds of it, measured where anything was.
     cost_s: float
+    #: Units of these that renderers have in hand.
+    in_flight: int = 0
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,8 @@ class EngineDemand:
     work: tuple[Work, ...] = ()
     #: The base model alone: engines that share it differ in adapters.
     base_key: str = ""
-    #: Seconds from nothing to an engine, and those of them that are its adapters.
+    #: Seconds from nothing to an engine.
     load_s: float = LOAD_S
-    refit_s: float = LOAD_S / 2
     #: How long nothing has waited or run for it.
     idle_ms: int = 0
     #: How long it has had work, and nobody who rendered any of it.
@@ -71,6 +72,8 @@ class Facts:
     #: Renderers of one engine: kept although nothing waits, and at most.
     least: int = 0
     most: int = 1_000_000
+    #: Engine -> slots that were freed for it of late, or are being freed.
+    promised: Mapping[str, int] = field(default_factory=dict)
     #: A tenant's share; 1 where it has none.
     weights: Mapping[str, float] = field(default_factory=dict)
     #: Units that a tenant may hold at once, over all engines; any number where it has none.
@@ -83,3 +86,7 @@ class Decision:
 
     start: Mapping[str, int] = field(default_factory=dict)
     drain: tuple[str, ...] = ()
+    #: Of those that drain: whose engine gets the slot.
+    heirs: Mapping[str, str] = field(default_factory=dict, compare=False)
+    #: Engine -> renderers it will have in slots that are being freed.
+    coming: Mapping[str, int] = field(default_factory=dict, compare=False)

@@ -60,6 +60,8 @@ class Scheduler:
     _served_at: dict[str, float] = field(default_factory=dict)
     #: Renderer -> when it was told to drain.
     _drained_at: dict[str, float] = field(default_factory=dict)
+    #: Renderer that was told to drain -> engine that gets its slot.
+    _heirs: dict[str, str] = field(default_factory=dict)
     _told_at: float = float("-inf")
     _working: Mapping[str, int] = field(default_factory=dict)
     #: What renderers said when they were last asked: they beat far less often than we step.
@@ -151,9 +153,18 @@ class Scheduler:
             drain_s=settings.drain_s,
             least=settings.engine_least,
             most=settings.engine_most,
+            promised=self._promised(renderers),
             weights=self.queue.tenant_weights(),
             caps=self.queue.tenant_caps(),
         )
+
+    def _promised(self, renderers: Sequence[RendererFact]) -> Counter[str]:
+        """Engine -> slots that are freed for it; those that are free by now are named once: one
+        that is gone with its node is none."""
+        draining = {one.name: one.draining for one in renderers}
+        promised = Counter(heir for name, heir in self._heirs.items() if draining.get(name, True))
+        self._heirs = {name: heir for name, heir in self._heirs.items() if draining.get(name)}
+        return promised
 
     def _was_told(self, name: str) -> bool:
         """Whether a renderer was told to drain of late: it says so itself at its next beat only."""
@@ -171,6 +182,7 @@ class Scheduler:
 
     def apply(self, decision: Decision) -> None:
         """Start and drain as decided."""
+        self._heirs |= decision.heirs
         for name in decision.drain:
             self.pool.drain(name)
             self._drained_at[name] = self.clock()

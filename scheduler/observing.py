@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from jobs.queue_values import QueueJob, RendererRecord
 from jobs.records import LoadTimes
-from scheduler.facts import EngineDemand, Work
+from scheduler.facts import LOAD_S, EngineDemand, Work
 
 #: Of a heartbeat, what `Beats` reads.
 BEAT_FIELDS = ("actor", "engine_key", "state", "load", "draining")
@@ -79,14 +79,14 @@ def demand_of(
         if units:
             key = (job.tenant, job.priority)
             before = work.get(key, Work(*key, 0, 0.0))
-            work[key] = Work(*key, before.units + units, before.cost_s + cost)
-    demand = EngineDemand(engine_key, tuple(work.values()), base_key)
-    if load is None or not load.total_ms:
-        return demand
-    refit_ms = load.total_ms - load.find_ms - load.base_ms
-    return EngineDemand(
-        engine_key, demand.work, base_key, load.total_ms / 1000, max(0.0, refit_ms) / 1000
-    )
+            work[key] = Work(
+                *key,
+                before.units + units,
+                before.cost_s + cost,
+                before.in_flight + job.units_in_flight,
+            )
+    load_s = load.total_ms / 1000 if load is not None else 0.0
+    return EngineDemand(engine_key, tuple(work.values()), base_key, load_s or LOAD_S)
 
 
 def _units_waiting(job: QueueJob, images: int, parts: int) -> int:

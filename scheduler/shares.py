@@ -3,39 +3,19 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scheduler.facts import EngineDemand, Facts, Work
+from scheduler.prices import deferral_ms
 
 #: An engine with work and no renderer counts one priority higher for each time so long.
 AGE_MS = 300_000
-#: After so long it is served before equal ones, whatever a swap costs.
-DEFER_MS = 300_000
 _HIGHEST = 9
 
 
 def rank_of(demand: EngineDemand, work: Work) -> int:
     """How urgent a piece of work is: its priority, and how long its engine was passed over."""
     return min(_HIGHEST, work.priority + demand.starved_ms // AGE_MS)
-
-
-def within_caps(facts: Facts) -> list[EngineDemand]:
-    """The demands without what tenants may not hold beside the rest: no renderer could claim it.
-
-    A tenant's most urgent work comes first, and what it has most of.
-    """
-    left = dict(facts.caps)
-    kept = defaultdict[str, list[Work]](list)
-    works = [
-        (rank_of(one, work), one.engine_key, work) for one in facts.demands for work in one.work
-    ]
-    for _, key, work in sorted(works, key=lambda one: (-one[0], -one[2].cost_s, one[1])):
-        units = min(work.units, left.get(work.tenant, work.units))
-        if work.tenant in left:
-            left[work.tenant] -= units
-        if units:
-            kept[key].append(replace(work, units=units))
-    return [replace(one, work=tuple(kept[one.engine_key])) for one in facts.demands]
 
 
 def targets(facts: Facts) -> dict[str, int]:
@@ -46,6 +26,7 @@ def targets(facts: Facts) -> dict[str, int]:
     slots by these weights, one each at least while there are slots.
     """
     held = Counter(one.engine_key for one in facts.renderers if not one.draining)
+    deferred = deferral_ms(facts)
     given: dict[str, int] = {}
     units, cost = Counter[str](), defaultdict[str, float](float)
     for rank in sorted({rank_of(one, w) for one in facts.demands for w in one.work}, reverse=True):
@@ -59,10 +40,9 @@ def targets(facts: Facts) -> dict[str, int]:
             key = one.engine_key
             units[key] += sum(work.units for work in works)
             cost[key] += sum(work.cost_s for work in works)
-            enough = min(one.most, _enough(facts, units[key], cost[key]))
-            more = enough - given.get(key, 0) if works else 0
+            more = _enough(facts, one, units[key], cost[key]) - given.get(key, 0) if works else 0
             if more > 0:
-                has, old = given.get(key, 0), one.starved_ms >= DEFER_MS
+                has, old = given.get(key, 0), one.starved_ms >= deferred
                 asks.append(_Ask(key, more, weights[key], held[key] - has, old, fresh=not has))
         for key, count in _spread(facts.slots - sum(given.values()), asks).items():
             given[key] = given.get(key, 0) + count
@@ -82,10 +62,15 @@ class _Ask:
     fresh: bool
 
 
-def _enough(facts: Facts, units: int, cost_s: float) -> int:
+def enough(facts: Facts, demand: EngineDemand) -> int:
+    """Renderers that all of an engine's work could use."""
+    return _enough(facts, demand, demand.units, demand.cost_s)
+
+
+def _enough(facts: Facts, demand: EngineDemand, units: int, cost_s: float) -> int:
     """Renderers that end the work in time; never more than could be busy."""
     count = math.ceil(cost_s / facts.drain_s) if facts.drain_s else units
-    return min(max(1, facts.least, min(count, units)), facts.most)
+    return min(max(1, facts.least, min(count, units)), facts.most, demand.most)
 
 
 def _weights(

@@ -112,7 +112,7 @@ def test_loading_costs_what_renderers_measured_also_when_they_are_gone(
     scheduler.observe()
     shop.queue.leave("w")
     [demand] = scheduler.observe().demands
-    assert (demand.load_s, demand.refit_s) == (10.0, 2.0)
+    assert demand.load_s == 10.0
 
 
 def starved_ms(facts: Facts) -> int:
@@ -171,6 +171,23 @@ def test_who_was_told_to_drain_counts_as_draining_before_its_next_beat(
     assert [one.draining for one in scheduler.observe().renderers] == [True]
     now[0] += TOLD_S + 1
     assert [one.draining for one in scheduler.observe().renderers] == [False]
+
+
+def test_a_slot_that_is_freed_for_an_engine_is_promised_to_it_until_it_was_offered(
+    shop: Workshop, scheduler: Scheduler, pool: Placed, now: list[float]
+) -> None:
+    pool.there = [PoolActor("a", "engine"), PoolActor("b", "engine")]
+    shop.queue.heartbeat("wa", {"actor": "a", "state": "rendering", "draining": ""})
+    assert scheduler.observe().promised == {}
+    scheduler.apply(Decision({}, ("a", "b"), heirs={"a": "new", "b": "other"}))
+    assert scheduler.observe().promised == {"new": 1, "other": 1}
+    shop.queue.heartbeat("wa", {"actor": "a", "state": "rendering", "draining": "1"})
+    now[0] += TOLD_S + 1
+    # One finishes its shard; the other has forgotten that it was told.
+    assert scheduler.observe().promised == {"new": 1}
+    pool.there = []
+    assert scheduler.observe().promised == {"new": 1}
+    assert scheduler.observe().promised == {}
 
 
 def test_parts_of_a_divided_shard_are_work_for_as_many_renderers(

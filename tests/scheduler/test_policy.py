@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.queue_placement import Placement
-from scheduler.facts import Decision, EngineDemand, Facts, RendererFact, Work
+from scheduler.caps import within_caps
+from scheduler.facts import LOAD_S, Decision, EngineDemand, Facts, RendererFact, Work
 from scheduler.policy import decide, placement_of
-from scheduler.shares import DEFER_MS, targets, within_caps
+from scheduler.prices import BUSY, DEFER_MS, FREE, WARM, deferral_ms
+from scheduler.shares import targets
 
 
 def demand(engine: str, units: int, cost: float = -1, priority: int = 4, **more: Any):
@@ -25,6 +27,8 @@ def renderers(*engines: str) -> list[RendererFact]:
 
 
 STARVED = {"starved_ms": DEFER_MS}
+#: Work for one more renderer that is just worth a free slot, an idle renderer's, a busy one's.
+FREE_S, WARM_S, BUSY_S = FREE * LOAD_S, WARM * LOAD_S, BUSY * 2 * LOAD_S
 
 
 @pytest.mark.parametrize(
@@ -152,29 +156,19 @@ STARVED = {"starved_ms": DEFER_MS}
         ),
         (
             "a hog gives a slot to a newcomer with enough to do",
-            Facts(2, [demand("a", 50), demand("b", 1)], renderers("a", "a")),
+            Facts(2, [demand("a", 50), demand("b", 1, BUSY_S)], renderers("a", "a")),
             {},
             ("a1",),
         ),
         (
             "but not for less than the swap costs",
-            Facts(2, [demand("a", 50), demand("b", 1, 59.0)], renderers("a", "a")),
+            Facts(2, [demand("a", 50), demand("b", 1, BUSY_S - 1)], renderers("a", "a")),
             {},
             (),
         ),
         (
             "until it has waited long enough",
-            Facts(2, [demand("a", 50), demand("b", 1, 59.0, **STARVED)], renderers("a", "a")),
-            {},
-            ("a1",),
-        ),
-        (
-            "where adapters alone change, a swap costs less",
-            Facts(
-                2,
-                [demand("a", 50, base_key="x"), demand("b", 1, 59.0, base_key="x")],
-                renderers("a", "a"),
-            ),
+            Facts(2, [demand("a", 50), demand("b", 1, 1.0, **STARVED)], renderers("a", "a")),
             {},
             ("a1",),
         ),
@@ -252,6 +246,93 @@ STARVED = {"starved_ms": DEFER_MS}
             ),
             {},
             ("b1",),
+        ),
+        (
+            "a free slot is filled where its work is worth the loading",
+            Facts(9, [demand("a", 9, 3 * FREE_S)]),
+            {"a": 3},
+            (),
+        ),
+        (
+            "the warm renderer of another engine stays where it is not worth much more",
+            Facts(2, [demand("a", 9, 2 * WARM_S - 1), demand("c", 0)], renderers("a", "c")),
+            {},
+            (),
+        ),
+        (
+            "and leaves where it is",
+            Facts(2, [demand("a", 9, 2 * WARM_S), demand("c", 0)], renderers("a", "c")),
+            {},
+            ("c1",),
+        ),
+        (
+            "or where it has been idle for half the time that it is kept",
+            Facts(
+                2,
+                [demand("a", 9, WARM_S + FREE_S), demand("c", 0, idle_ms=150_000)],
+                renderers("a", "c"),
+            ),
+            {},
+            ("c1",),
+        ),
+        (
+            "what another has no use for goes to who has most to do, beyond its share",
+            Facts(
+                4,
+                [demand("a", 99), demand("b", 16, 60.0, tenant="bob"), demand("c", 0)],
+                renderers("a", "a", "c", "c"),
+            ),
+            {},
+            ("c3", "c2"),
+        ),
+        (
+            "a more urgent engine takes more than its first slot where that is worth it",
+            Facts(
+                3, [demand("a", 90), demand("b", 16, 60.0, priority=9)], renderers("a", "a", "b")
+            ),
+            {},
+            (),
+        ),
+        (
+            "of two that are worth a slot the one with more to do for each renderer",
+            Facts(3, [demand("a", 9), demand("b", 90)], renderers("a", "b")),
+            {"b": 1},
+            (),
+        ),
+        (
+            "a slot that was freed for an engine is its own",
+            Facts(3, [demand("a", 9, 1e4), demand("b", 9)], renderers("a", "b"), promised={"b": 1}),
+            {"b": 1},
+            (),
+        ),
+        (
+            "and while it is being freed nobody else leaves for it",
+            Facts(
+                2,
+                [demand("a", 9), demand("b", 1, **STARVED)],
+                [RendererFact("a0", "a"), RendererFact("a1", "a", draining=True)],
+                promised={"b": 1},
+            ),
+            {},
+            (),
+        ),
+        (
+            "unless it has no use for it any more",
+            Facts(2, [demand("a", 9), demand("b", 0)], renderers("a"), promised={"b": 1}),
+            {"a": 1},
+            (),
+        ),
+        (
+            "an engine that cannot be started takes no slot",
+            Facts(2, [demand("a", 9, priority=9, most=0), demand("b", 9)]),
+            {"b": 2},
+            (),
+        ),
+        (
+            "and keeps what it has",
+            Facts(2, [demand("a", 9, most=1), demand("b", 9)], renderers("a")),
+            {"b": 1},
+            (),
         ),
         (
             "a budget that shrank is kept",
@@ -353,6 +434,24 @@ def test_carrying_it_out_comes_to_rest(facts: Facts) -> None:
     else:
         pytest.fail("the pool never came to rest")
     assert len(there) <= max(facts.slots, len(facts.renderers))
+
+
+def test_engines_that_were_passed_over_load_for_little_of_the_slots_time() -> None:
+    """On many slots one waits seconds, on few minutes: what it costs there is the same."""
+    new = [demand(name, 1) for name in "bcdef"]
+    many = Facts(1_000, [demand("a", 9_000), *new], renderers("a"))
+    assert deferral_ms(many) == 5 * LOAD_S / 1_000 / 0.02 * 1_000
+    assert deferral_ms(replace(many, slots=100)) == 75_000
+    assert deferral_ms(replace(many, slots=8)) == DEFER_MS
+    assert deferral_ms(replace(many, slots=0)) == DEFER_MS
+    there = replace(many, renderers=renderers("a", "b", "c", "d", "e"))
+    assert deferral_ms(there) == LOAD_S / 1_000 / 0.02 * 1_000
+    waited = [replace(one, starved_ms=7_500) for one in new]
+    busy = replace(many, demands=[demand("a", 9_000), *waited], renderers=renderers(*["a"] * 1_000))
+    assert len(decide(busy).drain) == 5
+    assert set(decide(busy).heirs.values()) == set("bcdef")
+    early = [replace(one, starved_ms=7_499) for one in new]
+    assert not decide(replace(busy, demands=[demand("a", 9_000), *early])).drain
 
 
 def test_what_is_placed_is_what_is_decided() -> None:

@@ -1,0 +1,35 @@
+"""Prices: what a slot must bring an engine that is loaded into it, and how long that may wait."""
+
+from scheduler.facts import EngineDemand, Facts
+
+#: Work that the slot would get, in times of what loading takes: where the slot is free,
+FREE = 1.0
+#: where a renderer that has nothing in hand leaves it, which would serve its engine's next job,
+WARM = 20.0
+#: and where one at work does: its engine has to be loaded again afterwards.
+BUSY = 30.0
+#: Of the slots' time, what loading engines may take that are let in because they waited.
+DEFERRED = 0.02
+#: And they wait no longer than this.
+DEFER_MS = 300_000
+
+
+def deferral_ms(facts: Facts) -> int:
+    """How long an engine without a renderer waits until it takes a slot from one at work.
+
+    So long that those who wait now, let in as often as that, load for `DEFERRED` of the slots'
+    time: two seconds for each of them on a thousand slots, minutes on eight.
+    """
+    there = {one.engine_key for one in facts.renderers if not one.draining}
+    loads_s = sum(one.load_s for one in facts.demands if one.units and one.engine_key not in there)
+    room = DEFERRED * facts.slots
+    return max(1, min(DEFER_MS, round(1e3 * loads_s / room))) if room else DEFER_MS
+
+
+def warm_price(holder: EngineDemand | None, idle_limit_ms: int) -> float:
+    """Loads that a renderer's slot costs which has nothing in hand: less, the longer its engine has
+    had nothing to do; in the end it would leave anyway."""
+    if holder is None:
+        return FREE
+    stale = min(1.0, holder.idle_ms / idle_limit_ms) if idle_limit_ms else 1.0
+    return WARM + (FREE - WARM) * stale
