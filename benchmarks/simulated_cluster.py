@@ -4,7 +4,7 @@ import heapq
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from benchmarks.fleet import digest
 from benchmarks.simulated_pool import (
@@ -23,6 +23,8 @@ from jobs.shard_queue import ShardQueue
 STEP_S = 5.0
 #: How fine it is counted who had the devices.
 BUCKET_S = 60.0
+#: There is a backlog where the whole pool would work so long on what waits.
+BACKLOG_S = 300.0
 LEASE_MS = 600_000
 _EPOCH_MS = 1_750_000_000_000
 
@@ -39,6 +41,31 @@ class SimulatedRenderer:
 
 
 @dataclass
+class Spell:
+    """Device-seconds of a spell: of all slots, rendering, loading, and idle beside units that
+    wait (of idle devices no more than there are such units)."""
+
+    slots_s: float = 0.0
+    busy_s: float = 0.0
+    loading_s: float = 0.0
+    idle_s: float = 0.0
+
+    @property
+    def loading_share(self) -> float:
+        """Loading, of what devices did."""
+        return self.loading_s / max(1e-9, self.busy_s + self.loading_s)
+
+    @property
+    def idle_share(self) -> float:
+        """Idle while units waited, of all slots."""
+        return self.idle_s / max(1e-9, self.slots_s)
+
+    def __add__(self, other: "Spell") -> "Spell":
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Spell(*(mine + theirs for mine, theirs in pairs))
+
+
+@dataclass
 class Ledger:
     """Where device time went, and how long jobs waited."""
 
@@ -46,11 +73,9 @@ class Ledger:
     spent: dict[str, dict[int, float]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(float))
     )
-    busy_s: float = 0.0
-    loading_s: float = 0.0
-    #: Device-seconds while work waited: all, and of renderers without any (or slots without one).
-    pressed_s: float = 0.0
-    idle_s: float = 0.0
+    #: While more waited than the whole pool does in `BACKLOG_S`, and while less did.
+    crowded: Spell = field(default_factory=Spell)
+    calm: Spell = field(default_factory=Spell)
     loads: int = 0
     cycles: int = 0
     #: Job -> when it was submitted, and how long until its first unit was claimed.
@@ -61,18 +86,18 @@ class Ledger:
 class SimulatedCluster:
     """Drives everything from one heap of events; `now` is virtual seconds."""
 
-    def __init__(self, url: str, size: int, drain_s: float = 0.0) -> None:
-        self.now, self.size = 0.0, size
+    def __init__(self, url: str, size: int, step_s: float = STEP_S) -> None:
+        self.now, self.size, self._step_s = 0.0, size, step_s
         self.random = random.Random(7)
         self.recipes = list(simulated_recipes())
         #: Device-seconds an image, by engine: as on different models and sizes.
         self.cost = {key: 0.08 + 0.14 * n / 49 for n, key in enumerate(self.recipes)}
         self.queue = ShardQueue(control_client(url), clock=lambda: _EPOCH_MS + int(self.now * 1e3))
         self.pool = SimulatedPool(size, self._start, self._drain)
-        self.scheduler = simulated_scheduler(self.queue, self.pool, lambda: self.now, drain_s)
+        self.scheduler = simulated_scheduler(self.queue, self.pool, lambda: self.now)
         self.ledger = Ledger()
-        #: Images that nobody holds.
-        self.waiting = 0
+        #: Units that nobody holds, and the device-seconds that they are, as the loop last saw them.
+        self._waiting, self._waiting_s = 0, 0.0
         self.tenants: dict[str, str] = {}
         self._renderers: dict[str, SimulatedRenderer] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -115,7 +140,6 @@ class SimulatedCluster:
         reply = self.queue.submit(request)
         if reply.outcome != "ok":
             raise RuntimeError(f"the queue answered {reply.outcome}")
-        self.waiting += images
         self.ledger.submitted[name] = self.now
         self.tenants[name] = tenant
         for one in self._renderers.values():
@@ -126,18 +150,25 @@ class SimulatedCluster:
 
     def _pass(self, at: float) -> None:
         step, self.now = at - self.now, at
-        self.ledger.loading_s += step * self._states["loading"]
-        if self.waiting > 0:
-            self.ledger.pressed_s += step * self.size
-            unused = self.size - self._states["rendering"] - self._states["loading"]
-            self.ledger.idle_s += step * unused
+        crowded = self._waiting_s > BACKLOG_S * self.size
+        spell = self.ledger.crowded if crowded else self.ledger.calm
+        busy, loading = self._states["rendering"], self._states["loading"]
+        spell.slots_s += step * self.size
+        spell.busy_s += step * busy
+        spell.loading_s += step * loading
+        spell.idle_s += step * min(self.size - busy - loading, self._waiting)
 
     def _step(self) -> None:
         self.queue.reap()
         self.scheduler.step()
+        works = [work for one in self.scheduler.seen.demands for work in one.work]
+        self._waiting = sum(work.units - work.in_flight for work in works)
+        self._waiting_s = sum(
+            work.cost_s * (1 - work.in_flight / work.units) for work in works if work.units
+        )
         for name in self.queue.finishing():
             self.queue.finish(name, "done")
-        self.at(STEP_S, self._step)
+        self.at(self._step_s, self._step)
 
     def _set(self, one: SimulatedRenderer, state: str) -> None:
         self._states[one.state] -= 1
@@ -185,7 +216,6 @@ class SimulatedCluster:
             self._states[one.state] -= 1
             self._states["rendering"] += 1
             one.state = "rendering"
-        self.waiting -= sum(lease.images for lease in found)
         self._render(one, found)
 
     def _render(self, one: SimulatedRenderer, found: list[Lease]) -> None:
@@ -217,7 +247,6 @@ class SimulatedCluster:
         self.at(seconds, done)
 
     def _book(self, job: str, began: float, seconds: float) -> None:
-        self.ledger.busy_s += seconds
         buckets = self.ledger.spent[self.tenants[job]]
         at, end = began, began + seconds
         while at < end:

@@ -10,6 +10,7 @@ from jobs.records import LoadTimes
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
+from scheduler.facts import Facts
 from scheduler.loop import Scheduler
 from scheduler.pool import Pool, PoolActor
 
@@ -35,12 +36,25 @@ def simulated_recipes() -> dict[str, Recipe]:
     return found
 
 
+class SimulatedScheduler(Scheduler):
+    """The real loop; what it observed last can be looked at."""
+
+    seen = Facts(0)
+
+    def observe(self) -> Facts:
+        """What the real one observes."""
+        self.seen = super().observe()
+        return self.seen
+
+
 def simulated_scheduler(
     queue: ShardQueue, pool: Pool, clock: Callable[[], float] = time.monotonic, drain_s: float = 0.0
-) -> Scheduler:
+) -> SimulatedScheduler:
     """The real loop over a real queue; it knows the recipes, which it would read from the store."""
     settings = Settings(max_renderers=pool.slots(), drain_s=drain_s)
-    scheduler = Scheduler(settings, queue, Store.__new__(Store), load_catalog(), pool, clock)
+    scheduler = SimulatedScheduler(
+        settings, queue, Store.__new__(Store), load_catalog(), pool, clock
+    )
     scheduler.recipes.know(simulated_recipes())
     return scheduler
 
