@@ -1,4 +1,4 @@
-"""The commands that look into a job: `items`, `picture`, `results`, `timing`, `stages`."""
+"""The commands that look into a job: its images, shards, coverage, files and times."""
 
 from itertools import islice
 from pathlib import Path
@@ -8,7 +8,8 @@ import typer
 
 from fewstep.cli_jobs import JobId, client_here
 from fewstep.options import AsJson
-from fewstep.report import as_json, note, show_pairs, show_table, show_times
+from fewstep.report import as_json, clock, note, show_pairs, show_table, show_times
+from fewstep.report_coverage import show_coverage
 
 Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
 File = Annotated[Path, typer.Option("--out", help="File for the picture; it is written over.")]
@@ -16,7 +17,7 @@ File = Annotated[Path, typer.Option("--out", help="File for the picture; it is w
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (items, picture, results, timing, stages):
+    for command in (items, picture, shards, sheet, coverage, results, timing, stages):
         app.command()(command)
 
 
@@ -50,6 +51,64 @@ def picture(
     out.write_bytes(data)
     facts = {"id": job_id, "image": image, "out": str(out.resolve()), "bytes": len(data)}
     as_json(facts) if json else note(f"{len(data)} bytes are in {out.resolve()}")
+
+
+def shards(
+    job_id: JobId,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first.")] = 0,
+    limit: Limit = 100,
+    *,
+    json: AsJson = False,
+) -> None:
+    """List the committed shards of a job: pictures, failures, size, makers; also while it runs."""
+    with client_here() as client:
+        found = list(islice(client.shards(job_id, first=first), limit))
+    if json:
+        as_json({"id": job_id, "shards": found})
+        return
+    columns = ("shard", "images", "ok", "failed", "MB", "committed", "renderers")
+    show_table(
+        columns,
+        [
+            (
+                *(str(one[name]) for name in columns[:4]),
+                f"{one['bytes'] / 1e6:.2f}",
+                clock(one["finished_ms"]),
+                ", ".join(one["workers"]),
+            )
+            for one in found
+        ],
+    )
+
+
+def sheet(
+    job_id: JobId,
+    out: File,
+    shard: Annotated[int, typer.Option(min=0, help="Its number, as `shards` tells.")] = 0,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Copy the contact sheet of a shard into a file (JPEG), as soon as it is committed."""
+    with client_here() as client:
+        data = client.contact_sheet(job_id, shard)
+    out.write_bytes(data)
+    facts = {"id": job_id, "shard": shard, "out": str(out.resolve()), "bytes": len(data)}
+    as_json(facts) if json else note(f"{len(data)} bytes are in {out.resolve()}")
+
+
+def coverage(
+    job_id: JobId,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Pairs of columns too.")] = False,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Count pictures by value of the prompts' own columns, and what was not taken, by reason.
+
+    From committed shards, also while the job runs; beside what is expected at the end.
+    """
+    with client_here() as client:
+        found = client.coverage(job_id)
+    as_json(found) if json else show_coverage(found, pairs=pairs)
 
 
 def results(job_id: JobId, *, json: AsJson = False) -> None:

@@ -183,6 +183,18 @@ class Client:
         """Where the time of the job's latest shards went, stage by stage; also while it runs."""
         return self._wire.run(calls.stages(job_id))
 
+    def coverage(self, job_id: str) -> dict[str, Any]:
+        """Pictures of each value of the prompts' own columns, and what was not taken, so far."""
+        return self._wire.run(calls.coverage(job_id))
+
+    def shards(self, job_id: str, *, first: int = 0) -> Iterator[dict[str, Any]]:
+        """Every committed shard from number `first` on: its tars, pictures, errors, makers."""
+        return self._wire.pages(calls.shards(job_id, first))
+
+    def contact_sheet(self, job_id: str, shard: int) -> bytes:
+        """A JPEG of up to 64 pictures of a shard, as soon as it is committed; raises NotFound."""
+        return bytes_of(self._wire.send(calls.contact_sheet(job_id, shard)))
+
     # ---- all jobs, and the house ----
 
     def jobs(

@@ -179,6 +179,23 @@ def stages(job_id: str) -> Call[dict[str, Any]]:
     return house(path_of(job_id, "stages"))
 
 
+def coverage(job_id: str) -> Call[dict[str, Any]]:
+    """A job's pictures by value."""
+    return house(path_of(job_id, "coverage"))
+
+
+def shards(job_id: str, first: int) -> Pages[dict[str, Any]]:
+    """A job's committed shards."""
+    found = _pages(path_of(job_id, "shards"), "shards", 200, "first", "next")
+    params = found.call.more["params"] | {"first": first}
+    return replace(found, call=replace(found.call, more={"params": params}))
+
+
+def contact_sheet(job_id: str, shard: int) -> Call[dict[str, Any]]:
+    """A shard's contact sheet, whose bytes are read as they are."""
+    return replace(house(path_of(job_id, "contact-sheet")), more={"params": {"shard": shard}})
+
+
 def add_webhook(url: str, events: Sequence[str]) -> Call[dict[str, Any]]:
     """Add a webhook."""
     body = {"url": url} | ({"events": list(events)} if events else {})

@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Literal
 
 from PIL import Image, ImageOps
 
@@ -14,6 +15,8 @@ COLUMNS = 8
 CELL = 128
 _GAP = 4
 _PAPER = (244, 244, 244)
+#: Of a JPEG.
+_QUALITY = 88
 #: One ranged read; a few pictures at a time.
 _READ = 4 << 20
 
@@ -48,8 +51,8 @@ def first_pictures(
     return list(islice(found, limit))
 
 
-def contact_sheet(pictures: Iterable[bytes]) -> bytes:
-    """A PNG of the pictures in rows of eight; an empty page where there is none."""
+def contact_sheet(pictures: Iterable[bytes], form: Literal["PNG", "JPEG"] = "PNG") -> bytes:
+    """One picture of the pictures in rows of eight; an empty page where there is none."""
     cells = [_cell(data) for data in pictures]
     columns = min(COLUMNS, max(1, len(cells)))
     rows = max(1, -(-len(cells) // columns))
@@ -60,7 +63,7 @@ def contact_sheet(pictures: Iterable[bytes]) -> bytes:
         left = _GAP + column * step + (CELL - cell.width) // 2
         sheet.paste(cell, (left, _GAP + row * step + (CELL - cell.height) // 2))
     out = io.BytesIO()
-    sheet.save(out, "PNG", optimize=True)
+    sheet.save(out, form, optimize=True, quality=_QUALITY)
     return out.getvalue()
 
 
@@ -75,4 +78,6 @@ def _pictures(store: Store, key: str, size: int) -> Iterator[bytes]:
 
 def _cell(data: bytes) -> Image.Image:
     with Image.open(io.BytesIO(data)) as picture:
+        # A JPEG decodes to a fraction of its size by itself.
+        picture.draft("RGB", (CELL, CELL))
         return ImageOps.contain(picture.convert("RGB"), (CELL, CELL))

@@ -10,7 +10,7 @@ from jobs.errors import FewstepError, NotFound
 from jobs.job import Job
 from jobs.layout import JobLayout, Unit
 from jobs.manifest import CONTENT_TYPE as JSON
-from jobs.manifest import FileFacts, Manifest, stage_tallies, status_dict
+from jobs.manifest import FileFacts, Manifest, stage_tallies, status_dict, value_counts
 from jobs.records import ShardTimes
 from jobs.shard_row import ShardRow
 from jobs.shard_table import CONTENT_TYPE as PARQUET
@@ -131,6 +131,7 @@ def _manifest(job: Job, tar: CommittedTar, table: FileFacts) -> Manifest:
         unet_calls=sum(row["unet_calls"] for row in rows if row["status"] == "ok"),
         times=tar.times,
         stages=stage_tallies(rows, tar.upload_share_ms),
+        counts=value_counts(rows, job.rows.columns),
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from jobs.card import dataset_card
 from jobs.catalog import Catalog
 from jobs.contact_sheet import contact_sheet, first_pictures
+from jobs.covered import Tallied, expected_of
 from jobs.croissant import croissant
 from jobs.dataset_index import DatasetIndex, index_of
 from jobs.discard import remove_remains, shard_number
@@ -138,6 +139,10 @@ def _write_about(
     _put_text(store, layout.croissant, about.encode(), "application/ld+json")
     card = dataset_card(job, index, timing, found.every, facts.licences, ended, added)
     _put_text(store, layout.card, card.encode(), "text/markdown; charset=utf-8")
+    tallied = Tallied()
+    tallied.add(found.every)
+    coverage = tallied.coverage(job, job.images, expected_of(store, layout, job))
+    _put_text(store, layout.coverage, coverage.model_dump_json(indent=1).encode(), _JSON)
     store.put(
         layout.contact_sheet,
         contact_sheet(first_pictures(store, tars)),

@@ -119,7 +119,7 @@ def manifests_among(store: Store, layout: JobLayout, shards: Iterable[int]) -> l
 
 def manifests_of(store: Store, layout: JobLayout, shards: range) -> list[Manifest]:
     """The manifests that make up these shards, in the order of their images; gaps are allowed."""
-    keys = list(_keys(store, layout, shards))
+    keys = list(manifest_keys(store, layout, shards))
     with ThreadPoolExecutor(_READERS) as readers:
         found = [Manifest.model_validate_json(data) for data in readers.map(store.get, keys)]
     return cover(found)
@@ -145,7 +145,7 @@ def _made_later(store: Store, layout: JobLayout, wanted: set[int]) -> dict[int, 
         }
 
 
-def _keys(store: Store, layout: JobLayout, shards: range) -> Iterator[str]:
+def manifest_keys(store: Store, layout: JobLayout, shards: range) -> Iterator[str]:
     """Keys of the manifests of these shards and of their parts: one listing, not one a shard."""
     for some in _of_one_width(shards):
         first, last = (f"{layout.shards}{shard:05d}" for shard in (some[0], some[-1]))

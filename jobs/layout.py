@@ -113,6 +113,11 @@ class JobLayout(Frozen):
         return f"{rows_prefix}template.json"
 
     @staticmethod
+    def row_values(rows_prefix: str) -> str:
+        """How many of the spooled rows have which value."""
+        return f"{rows_prefix}values.json"
+
+    @staticmethod
     def rejected(rows_prefix: str) -> str:
         """The rows of the source that were left out."""
         return f"{rows_prefix}rejected.jsonl"
@@ -146,6 +151,11 @@ class JobLayout(Frozen):
     def contact_sheet(self) -> str:
         """The preview of the first pictures."""
         return f"{self.root}previews/contact_sheet.png"
+
+    @property
+    def coverage(self) -> str:
+        """Pictures by value of the prompt source's own columns, and what was not taken."""
+        return f"{self.root}coverage.json"
 
     @property
     def success(self) -> str:

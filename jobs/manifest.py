@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from jobs.coverage import Counts, ValueTally
 from jobs.recipe import Frozen
 from jobs.records import ShardTimes
 from jobs.shard_row import STAGES, ShardRow
@@ -108,6 +109,8 @@ class Manifest(Frozen):
     times: ShardTimes
     #: Of the images that were made: stage -> tally of their milliseconds.
     stages: dict[str, Tally]
+    #: Pictures by value of the prompt source's own columns; None in manifests of earlier versions.
+    counts: Counts | None = None
 
 
 def status_dict(rows: Iterable[ShardRow]) -> dict[str, int]:
@@ -116,6 +119,15 @@ def status_dict(rows: Iterable[ShardRow]) -> dict[str, int]:
         "ok" if row["status"] == "ok" else (row["error"] or "failed")[:200] for row in rows
     )
     return dict(sorted(ways.items()))
+
+
+def value_counts(rows: Iterable[ShardRow], columns: Iterable[str]) -> Counts:
+    """How many pictures there are of each value of these columns."""
+    tally = ValueTally(columns)
+    for row in rows:
+        if row["status"] == "ok":
+            tally.add(row)
+    return tally.counts()
 
 
 def stage_tallies(rows: Iterable[ShardRow], upload_ms: float | None) -> dict[str, Tally]:

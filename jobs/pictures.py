@@ -4,6 +4,9 @@ import hashlib
 import io
 import tarfile
 import tempfile
+import threading
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -11,11 +14,12 @@ from itertools import islice
 import pyarrow.parquet as pq
 
 from jobs.errors import NotFound
+from jobs.extent import Extent, own_block
 from jobs.items import manifests_of, retried_manifests
 from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
-from jobs.rounds import extent_with
+from jobs.rounds import read_extent
 from jobs.shard_row import json_row_of
 from jobs.shard_tar import row_json
 from jobs.store import Store
@@ -23,6 +27,8 @@ from jobs.store import Store
 _BLOCK = 512
 #: Shards whose pictures' places are kept in memory.
 SHARDS_KEPT = 64
+#: Whole shards whose manifests are kept in memory, and how long those of later rounds are.
+UNITS_KEPT, LATER_S = 256, 5.0
 #: Units that are looked at for one with a picture.
 FIRST_SCAN = 20
 TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -54,22 +60,25 @@ class Pictures:
         self._store = store
         # A committed shard never changes, so its parquet file's digest names what is kept.
         self._places = lru_cache(SHARDS_KEPT)(self._read_places)
+        self._lock = threading.Lock()
+        #: Root and shard -> its units, of shards that are whole: they do not change.
+        self._whole: OrderedDict[tuple[str, int], list[Manifest]] = OrderedDict()
+        #: Root -> until when, and what later rounds are: one page asks for a hundred pictures.
+        self._later: dict[str, tuple[float, Extent, list[Manifest]]] = {}
 
     def read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
         """The picture of an image; raises NotFound where there is none (yet)."""
-        extent = extent_with(self._store, layout, job, image)
+        extent = self._extent(layout, job, image)
         shard, at = extent.shard(image), extent.place(image)
-        for manifest in manifests_of(self._store, layout, range(shard, shard + 1)):
+        for manifest in self.units(layout, job, shard):
             if manifest.first <= at < manifest.stop:
-                key = layout.shards + manifest.parquet.name
-                place = self._places(key, manifest.parquet.sha256).get(image)
+                place = self.places(layout, manifest).get(image)
                 if place is not None:
-                    return self._fetch(layout, manifest, place)
-        for manifest in retried_manifests(self._store, layout):
-            key = layout.shards + manifest.parquet.name
-            place = self._places(key, manifest.parquet.sha256).get(image)
+                    return self.fetch(layout, manifest, place)
+        for manifest in self._rounds(layout, job)[1]:
+            place = self.places(layout, manifest).get(image)
             if place is not None:
-                return self._fetch(layout, manifest, place)
+                return self.fetch(layout, manifest, place)
         raise NotFound(
             "there is no picture of this image",
             where=f"{job.id}, image {image}",
@@ -81,11 +90,46 @@ class Pictures:
         keys = (one.key for one in self._store.list(layout.shards))
         for key in islice((key for key in keys if key.endswith("_stats.json")), FIRST_SCAN):
             manifest = Manifest.model_validate_json(self._store.get(key))
-            table = layout.shards + manifest.parquet.name
-            places = self._places(table, manifest.parquet.sha256) if manifest.ok else {}
+            places = self.places(layout, manifest) if manifest.ok else {}
             if places:
-                return self._fetch(layout, manifest, places[min(places)])
+                return self.fetch(layout, manifest, places[min(places)])
         raise NotFound("there is no picture of this job yet", where=layout.job_id)
+
+    def units(self, layout: JobLayout, job: Job, shard: int) -> list[Manifest]:
+        """What is committed of a shard, as the dataset numbers it."""
+        key = (layout.root, shard)
+        with self._lock:
+            if key in self._whole:
+                self._whole.move_to_end(key)
+                return self._whole[key]
+        found = manifests_of(self._store, layout, range(shard, shard + 1))
+        images = min(job.shard_images, job.images - shard * job.shard_images)
+        if shard < job.shards and sum(one.count for one in found) == images:
+            with self._lock:
+                self._whole[key] = found
+                while len(self._whole) > UNITS_KEPT:
+                    self._whole.popitem(last=False)
+        return found
+
+    def places(self, layout: JobLayout, manifest: Manifest) -> dict[int, Place]:
+        """Where the pictures of a unit lie in its tar."""
+        return self._places(layout.shards + manifest.parquet.name, manifest.parquet.sha256)
+
+    def _extent(self, layout: JobLayout, job: Job, image: int) -> Extent:
+        own = Extent(job, [own_block(job)])
+        return own if image < own.images else self._rounds(layout, job)[0]
+
+    def _rounds(self, layout: JobLayout, job: Job) -> tuple[Extent, list[Manifest]]:
+        """What was added to a job, and the units of its retries."""
+        # Held while reading: whoever comes meanwhile would read the same.
+        with self._lock:
+            now = time.monotonic()
+            if layout.root not in self._later or self._later[layout.root][0] <= now:
+                self._later = {root: one for root, one in self._later.items() if one[0] > now}
+                extent = read_extent(self._store, layout, job)
+                retried = retried_manifests(self._store, layout)
+                self._later[layout.root] = (now + LATER_S, extent, retried)
+            return self._later[layout.root][1:]
 
     def _read_places(self, key: str, sha256: str) -> dict[int, Place]:
         rows = pq.read_table(io.BytesIO(self._store.get(key))).to_pylist()
@@ -98,7 +142,8 @@ class Pictures:
             at += _member(len(row_json(json_row_of(row))))
         return places
 
-    def _fetch(self, layout: JobLayout, manifest: Manifest, place: Place) -> PictureFile:
+    def fetch(self, layout: JobLayout, manifest: Manifest, place: Place) -> PictureFile:
+        """One picture of a unit."""
         key = layout.shards + manifest.tar.name
         data = self._store.get_range(key, place.first, place.first + place.bytes)
         if hashlib.sha256(data).hexdigest() != place.sha256:

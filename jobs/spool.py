@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import islice
 
+from jobs.coverage import ValueTally
 from jobs.errors import InvalidInput
 from jobs.job import PAGE_ROWS, ColumnKind, Job, Rows
 from jobs.layout import JobLayout
@@ -25,16 +26,23 @@ def spool_rows(store: Store, rows: Iterable[Row], prefix: str) -> Rows:
     our names; whatever is raised, by the rows themselves too, leaves no page behind.
     """
     columns: dict[str, ColumnKind | None] = {}
+    values = ValueTally(())
     digest, count, page = hashlib.sha256(), 0, 0
     source = iter(rows)
     try:
         while some := list(islice(source, PAGE_ROWS)):
             for number, row in enumerate(some, start=count + 1):
                 _note_columns(columns, row, number)
+                for name in row.extra:
+                    values.note(name)
+                values.add(row.extra)
             data = b"".join(_line(row) for row in some)
             digest.update(data)
             store.put(JobLayout.page(prefix, page), data, content_type="application/jsonl")
             count, page = count + len(some), page + 1
+        if (counted := values.counts()).values:
+            data = counted.model_dump_json().encode()
+            store.put(JobLayout.row_values(prefix), data, content_type="application/json")
     except BaseException:
         store.delete(JobLayout.page(prefix, number) for number in range(page + 1))
         raise

@@ -5,12 +5,15 @@ import io
 from PIL import Image
 
 from jobs.job import Job
+from jobs.kept import KeptFiles
 from jobs.layout import JobLayout
 from jobs.pictures import PictureFile, Pictures
 
 #: Pixels of the longer side; a picture that is no larger is shown as it is.
 SIDE = 256
 _QUALITY = 82
+#: Bytes of them that are kept in memory: about 5,000.
+KEPT = 64 << 20
 
 
 class Thumbnails:
@@ -18,14 +21,17 @@ class Thumbnails:
 
     def __init__(self, pictures: Pictures) -> None:
         self._pictures = pictures
+        self._kept = KeptFiles(KEPT)
 
     def read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
         """The small picture of an image; raises NotFound where there is none (yet)."""
-        return _small(self._pictures.read(layout, job, image))
+        key = (layout.root, image)
+        return self._kept.get(key, lambda: _small(self._pictures.read(layout, job, image)))
 
     def first(self, layout: JobLayout) -> PictureFile:
         """That of the first picture that lies in the store; raises NotFound."""
-        return _small(self._pictures.first(layout))
+        found = self._pictures.first(layout)
+        return self._kept.get(found.sha256, lambda: _small(found))
 
 
 def _small(found: PictureFile) -> PictureFile:

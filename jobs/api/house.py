@@ -5,6 +5,7 @@ import threading
 from functools import cached_property, lru_cache
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from jobs.allowance import Allowance
@@ -12,6 +13,7 @@ from jobs.api.body import UPLOAD_MAX
 from jobs.api.key_ring import KeyRing
 from jobs.api.metrics import Metrics
 from jobs.catalog import load_catalog
+from jobs.counting import Counting
 from jobs.errors import FewstepError
 from jobs.events import EventFeed
 from jobs.key_store import KeyStore
@@ -24,6 +26,7 @@ from jobs.s3_client import BRIEF
 from jobs.sessions import SessionSigner
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
+from jobs.shard_sheet import ShardSheets
 from jobs.store import Store
 from jobs.thumbnails import Thumbnails
 from jobs.views import JobViews
@@ -33,6 +36,8 @@ from jobs.webhooks import HookStore
 
 log = logging.getLogger(__name__)
 
+#: Pictures that are made small, and sheets that are made, at a time.
+MAKERS = 4
 #: Tenants whose views, with the jobs they have read, are kept in memory.
 TENANTS_KEPT = 200
 #: Between two looks for a store that is away.
@@ -63,6 +68,8 @@ class House:
         self.views_of = lru_cache(TENANTS_KEPT)(self._views_of)
         self.metrics = Metrics(self.queue, self.probe)
         self.references = References(settings, UPLOAD_MAX)
+        #: Of threads that decode pictures: those of all other requests stay free.
+        self.makers = CapacityLimiter(MAKERS)
         self._lock = threading.Lock()
         self._store: Store | None = None
 
@@ -83,6 +90,16 @@ class House:
     def thumbnails(self) -> Thumbnails:
         """Small pictures of shards."""
         return Thumbnails(self.pictures)
+
+    @cached_property
+    def sheets(self) -> ShardSheets:
+        """Contact sheets of shards."""
+        return ShardSheets(self.pictures)
+
+    @cached_property
+    def counting(self) -> Counting:
+        """Coverage of jobs."""
+        return Counting(self.store)
 
     @cached_property
     def links(self) -> LinkSigner:

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from jobs.page import (
     routes_cluster,
+    routes_coverage,
     routes_grid,
     routes_job,
     routes_jobs,
@@ -21,6 +22,7 @@ PARTS = (
     routes_cluster,
     routes_pictures,
     routes_grid,
+    routes_coverage,
     routes_job,
 )
 

@@ -2,9 +2,11 @@
 
 import re
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from jobs.api.routes_coverage import ShardNumber
 from jobs.api.routes_items import ImageIndex
 from jobs.api.routes_jobs import JobId
 from jobs.errors import NotFound
@@ -23,27 +25,52 @@ _MISSING = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 @router.get("/cover")
-def cover(job_id: JobId, services: LooksAtPictures) -> Response:
+async def cover(request: Request, job_id: JobId, services: LooksAtPictures) -> Response:
     """The first picture of the job, small."""
-    try:
-        return _sent(services.house.thumbnails.first(services.views.layout(job_id)))
-    except NotFound:
-        services.views.accepted(job_id)
-        return _frame()
+
+    def make() -> Response:
+        try:
+            found = services.house.thumbnails.first(services.views.layout(job_id))
+        except NotFound:
+            services.views.accepted(job_id)
+            return _frame()
+        # It may be another one than a moment ago.
+        same = request.headers.get("if-none-match") == f'"{found.sha256}"'
+        return _unchanged() if same else _sent(found)
+
+    return await run_sync(make, limiter=services.house.makers)
 
 
 @router.get("/pictures/{image}/thumb")
-def thumb(
+async def thumb(
     request: Request, job_id: JobId, image: ImageIndex, services: LooksAtPictures
 ) -> Response:
     """A picture, small."""
-    job, layout = services.views.accepted(job_id), services.views.layout(job_id)
-    if _has_it(request):
-        return _unchanged()
-    try:
-        return _sent(services.house.thumbnails.read(layout, job, image))
-    except NotFound:
-        return _frame()
+
+    def make() -> Response:
+        job, layout = services.views.accepted(job_id), services.views.layout(job_id)
+        if _has_it(request):
+            return _unchanged()
+        try:
+            return _sent(services.house.thumbnails.read(layout, job, image))
+        except NotFound:
+            return _frame()
+
+    return await run_sync(make, limiter=services.house.makers)
+
+
+@router.get("/shards/{shard}/sheet")
+async def sheet(job_id: JobId, shard: ShardNumber, services: LooksAtPictures) -> Response:
+    """The contact sheet of a shard."""
+
+    def make() -> Response:
+        job, layout = services.views.accepted(job_id), services.views.layout(job_id)
+        try:
+            return _sent(services.house.sheets.read(layout, job, shard))
+        except NotFound:
+            return _frame()
+
+    return await run_sync(make, limiter=services.house.makers)
 
 
 @router.get("/pictures/{image}/file")

@@ -9,7 +9,7 @@ from jobs.errors import InvalidInput, NothingToRender, TooLarge
 from jobs.rows import MAX_COLUMNS, MAX_PROMPT, Row, Scalar, writable
 from jobs.templates.balance import balanced_path
 from jobs.templates.drawing import Draws, drawn_path
-from jobs.templates.expansion import MAX_COUNT, Expansion, TemplateRequest
+from jobs.templates.expansion import MAX_COUNT, Expansion, Mode, TemplateRequest
 from jobs.templates.grammar import MAX_COMBINATIONS, Lists, read_phrase
 from jobs.templates.phrases import Choice, Path, Phrase, combination_of, path_of, show
 
@@ -64,6 +64,16 @@ class Prompts:
         kind: Literal["int", "string"] = "int" if self.total <= 2**63 else "string"
         return {**dict.fromkeys(self._names, "string"), COMBINATION: kind}
 
+    @property
+    def named_choices(self) -> list[tuple[str, Choice]]:
+        """Each choice at the outside, with the name of its column."""
+        return list(zip(self._names, self._choices, strict=True))
+
+    @property
+    def mode(self) -> Mode:
+        """How it becomes rows."""
+        return self._expansion.mode
+
     def path(self, row: int) -> Path:
         """What every choice is in a row, 0 up to `count`."""
         if not 0 <= row < self.count:
@@ -89,7 +99,7 @@ class Prompts:
         shown: list[Scalar] = []
         names = [*self._variables, *[""] * (len(self._choices) - len(self._variables))]
         for name, choice, (option, inner) in zip(names, self._choices, path, strict=True):
-            text = _tidy(show(choice.options[option], inner, bound))
+            text = tidy(show(choice.options[option], inner, bound))
             shown.append(text)
             if name:
                 bound[name] = text
@@ -97,8 +107,8 @@ class Prompts:
         middle = begin + len(self._prompt.choices)
         combination = self.combination(path)
         return Row(
-            prompt=_tidy(show(self._prompt, path[begin:middle], bound)),
-            negative_prompt=_tidy(show(self._negative, path[middle:], bound)),
+            prompt=tidy(show(self._prompt, path[begin:middle], bound)),
+            negative_prompt=tidy(show(self._negative, path[middle:], bound)),
             extra={
                 **dict(zip(self._names, shown, strict=True)),
                 COMBINATION: combination if self.total <= 2**63 else str(combination),
@@ -197,7 +207,7 @@ def _free(name: str, used: set[str]) -> str:
     return free
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """Without blanks at the ends and beside each other, which an empty option leaves behind."""
     return _BLANKS.sub(" ", text).strip()
 

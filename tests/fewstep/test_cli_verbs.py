@@ -109,6 +109,11 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     render_shards(api, job, failed=[1])
     assert said("failed", job)["failed"][0]["image"] == 1
     assert said("stages", job)["images"] == 3
+    assert said("coverage", job)["errors"] == {"not a number": 1}
+    assert [one["failed"] for one in said("shards", job)["shards"]] == [0, 1, 0]
+    sheet = folder / "sheet.jpg"
+    said("sheet", job, "--shard", "2", "--out", str(sheet))
+    assert sheet.read_bytes()[:2] == b"\xff\xd8"
     finish_dataset(api, job)
     assert said("show", job)["state"] == "done"
     assert [one["image"] for one in said("items", job, "--first", "1")["items"]] == [1, 2]
@@ -142,9 +147,8 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     assert said("webhooks", "list")["webhooks"][0]["id"] == hook["id"]
     assert said("webhooks", "deliveries", "--state", "dead") == {"deliveries": []}
     assert said("webhooks", "delete", hook["id"])["id"] == hook["id"]
+    hooks = ("add", "list", "deliveries", "delete")
     words = "submit jobs pause resume priority budget cluster failed stages show items picture "
-    words += (
-        "results repro extend timing fetch retry-failed cancel watch health models accelerators "
-    )
-    words += "styles"
-    return {*words.split(), *(f"webhooks {one}" for one in ("add", "list", "deliveries", "delete"))}
+    words += "coverage shards sheet results repro extend timing fetch retry-failed cancel watch "
+    words += "health models accelerators styles"
+    return {*words.split(), *(f"webhooks {one}" for one in hooks)}

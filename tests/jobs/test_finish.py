@@ -124,7 +124,7 @@ def test_finishing_writes_the_datasets_files_and_says_so_last(
     digest = hashlib.sha256(rendered.get(LAYOUT.index)).hexdigest()
     assert digest in rendered.get(LAYOUT.success).decode()
     assert written[-1] == LAYOUT.success
-    assert len(written) == len(set(written)) == 7
+    assert len(written) == len(set(written)) == 8
 
 
 def test_a_second_finisher_changes_nothing(rendered: Store) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from jobs.items import _keys, item_page
+from jobs.items import item_page, manifest_keys
 from jobs.layout import JobLayout
 from jobs.pictures import Pictures
 from jobs.retry import retry_failed
@@ -42,7 +42,8 @@ def test_manifests_of_many_shards_cost_one_listing(
 
     monkeypatch.setattr(store, "list", counted)
     found = [
-        key.removeprefix(layout.shards) for key in _keys(store, layout, range(first, first + 4))
+        key.removeprefix(layout.shards)
+        for key in manifest_keys(store, layout, range(first, first + 4))
     ]
 
     wanted = [f"{shard:05d}_stats.json" for shard in shards if first <= shard < first + 4]

@@ -44,7 +44,7 @@ ROUTES = [
 OPEN = {"/sign-in", "/sign-out"}
 #: For operators alone.
 ADMIN = {"/cluster"}
-NEVER = {"job_id": "a" * 26, "image": "0", "what": "cancel"}
+NEVER = {"job_id": "a" * 26, "image": "0", "shard": "0", "what": "cancel"}
 #: The fields of forms, where a route needs any.
 FORMS: dict[str, dict[str, str]] = {"/jobs/{job_id}/course/priority": {"number": "9"}}
 
@@ -262,13 +262,17 @@ HOSTILE_PAGES = (
     "/jobs/{job}/pictures",
     "/jobs/{job}/failed",
     "/jobs/{job}/timing",
+    "/jobs/{job}/coverage",
+    "/jobs/{job}/shards",
 )
 TEXTS = [text for text in HOSTILE.values() if not {"\x00", "\ud800"} & set(text)]
 
 
 def test_hostile_texts_change_no_tag_of_any_page(api: RunningApi, http: httpx.Client) -> None:
     """Whatever a prompt, a column or a name holds, a page has the tags it has for a plain one."""
-    plain = job_of_texts(api, http, "plain", ["plain"] * len(TEXTS))
+    # As many values, and as many of them too long to be labels.
+    plain_texts = [f"{n}".ljust(len(one) if len(one) > 100 else 1) for n, one in enumerate(TEXTS)]
+    plain = job_of_texts(api, http, "plain", [one.replace(" ", "x") for one in plain_texts])
     hostile = job_of_texts(api, http, TEXTS[0][:100], TEXTS)
     pages = [*HOSTILE_PAGES]
     for index in range(0, 2 * len(TEXTS), 2):
