@@ -1,11 +1,11 @@
 """The checks of `fewstep doctor`: this machine, its packages, and every server it needs."""
 
-import socket
 from collections.abc import Callable, Iterator
 
 from fewstep.configuration import current_settings, read_settings
 from fewstep.doctor_jobs import queue_found
 from fewstep.doctor_machine import devices_found, disk_found, python_found
+from fewstep.doctor_ray import ray_found
 from fewstep.doctor_servers import redis_found, store_found
 from fewstep.findings import Finding, fault
 from fewstep.stack_state import load_state
@@ -52,20 +52,6 @@ def _api(settings: Settings) -> Iterator[Finding]:
     yield Finding("api", "ok", settings.api_url)
 
 
-def _ray(settings: Settings) -> Iterator[Finding]:
-    host, _, port = settings.ray_address.rpartition(":")
-    if not port.isdigit():
-        yield Finding("ray", "warn", f"address {settings.ray_address!r}", "run `fewstep up`")
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=3).close()
-    except OSError as error:
-        text = f"{settings.ray_address} does not answer: {error}"
-        yield Finding("ray", "fail", text, "run `fewstep up`, or correct FEWSTEP_RAY_ADDRESS")
-    else:
-        yield Finding("ray", "ok", f"listens at {settings.ray_address}")
-
-
 def _models(settings: Settings) -> Iterator[Finding]:
     catalog = load_catalog(settings.catalog)
     tables = (
@@ -97,7 +83,7 @@ _SERVERS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "redis": redis_found,
     "store": store_found,
     "queue": queue_found,
-    "ray": _ray,
+    "ray": ray_found,
     "api": _api,
     "models": _models,
 }

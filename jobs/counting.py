@@ -11,11 +11,12 @@ from jobs.covered import Coverage, Expected, Tallied, expected_of
 from jobs.dataset_index import cover
 from jobs.discard import shard_number
 from jobs.errors import NotFound
+from jobs.extent import Extent, own_block
 from jobs.items import manifest_keys
 from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
-from jobs.rounds import Round, rounds_of
+from jobs.rounds import Round, read_extent, rounds_of
 from jobs.store import Store
 
 #: Manifests that are read for one look; what is left comes with the next one.
@@ -67,7 +68,8 @@ class _Counted:
     def __init__(self, store: Store, layout: JobLayout, job: Job) -> None:
         self._store, self._layout, self._job = store, layout, job
         self._lock = threading.Lock()
-        self._expected: Expected | None = None
+        self._extent = Extent(job, [own_block(job)])
+        self._expected, self._known = Expected(), False
         self._rounds: list[Round] = []
         self._news: object = None
         #: All shards below `_low`, and those in `_done`, are whole and in the sums.
@@ -80,17 +82,19 @@ class _Counted:
     def look(self, news: object) -> Coverage:
         """The coverage now."""
         with self._lock:
-            if self._expected is None:
-                self._expected = expected_of(self._store, self._layout, self._job)
             if news is None or news != self._news:
                 self._news = news if self._refresh() else None
             parts = [one for some in self._partly.values() for one in cover(some.values())]
-            images = self._job.images
-            return self._tallied.with_more(parts).coverage(self._job, images, self._expected)
+            images, expected = self._extent.images, self._expected
+            return self._tallied.with_more(parts).coverage(self._job, images, expected)
 
     def _refresh(self) -> bool:
         """Read manifests that are new, up to a bound; whether that was all."""
         self._rounds = rounds_of(self._store, self._layout)
+        extent = read_extent(self._store, self._layout, self._job, self._rounds)
+        if extent.blocks != self._extent.blocks or not self._known:
+            self._expected = expected_of(self._store, self._layout, extent)
+            self._extent, self._known = extent, True
         stop = self._rounds[-1].stop_shard if self._rounds else self._job.shards
         keys = (
             key

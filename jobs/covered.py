@@ -8,7 +8,8 @@ from pydantic import Field
 
 from jobs.coverage import VALUES_IN_ALL, Counts, PairCounts, Sum, ValueTally
 from jobs.errors import NotFound
-from jobs.job import Job
+from jobs.extent import Extent
+from jobs.job import Job, Rows
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
 from jobs.recipe import Frozen
@@ -134,32 +135,46 @@ class Tallied:
         )
 
 
-def expected_of(store: Store, layout: JobLayout, job: Job) -> Expected:
-    """What a job makes if every image succeeds, as far as that is known without its rows."""
+def expected_of(store: Store, layout: JobLayout, extent: Extent) -> Expected:
+    """What a dataset has if every image succeeds, as far as that is known without its rows."""
+    sources = {one.first_row: one.rows for block in extent.blocks for one in block.sources}
+    known = {first: _of_rows(store, layout, rows) for first, rows in sources.items()}
+    total, exact = Sum(), True
+    for block in extent.blocks:
+        for source in block.sources:
+            one = known[source.first_row]
+            if one is None:
+                return Expected()
+            total.add(_times(one.counts, block.repeats), 0)
+            exact &= one.exact
+    return Expected(total.total(), exact)
+
+
+def _of_rows(store: Store, layout: JobLayout, rows: Rows) -> Expected | None:
+    """What rows hold; None: their prompts were deleted, or written by an earlier version."""
     try:
-        if job.rows.template:
-            data = store.get(layout.template(job.rows.prefix))
-            return _of_template(job, Template.of(TemplateRequest.model_validate_json(data)))
-        found = Counts.model_validate_json(store.get(layout.row_values(job.rows.prefix)))
+        if rows.template:
+            data = store.get(layout.template(rows.prefix))
+            return _of_template(Template.of(TemplateRequest.model_validate_json(data)))
+        return Expected(Counts.model_validate_json(store.get(layout.row_values(rows.prefix))))
     except NotFound:
-        # Its prompts were deleted, or written by an earlier version.
-        return Expected()
-    return Expected(_times(found, job.repeats))
+        return None
 
 
-def _of_template(job: Job, template: Template) -> Expected:
+def _of_template(template: Template) -> Expected:
     prompts = template.prompts
     if prompts.count <= EXACT_ROWS:
         tally = ValueTally(prompts.columns, VALUES_IN_ALL)
         for row in prompts.rows(0, prompts.count):
             tally.add(row.extra)
-        return Expected(_times(tally.counts(), job.repeats))
+        return Expected(tally.counts())
     values = {
         name: {value: round(rows) for value, rows in found.items()}
         for name, found in fair_counts(prompts).items()
     }
-    exact = prompts.mode == "combinatorial"
-    return Expected(_times(Counts(values=values), job.repeats), exact)
+    return Expected(
+        Counts(pictures=prompts.count, values=values), exact=prompts.mode == "combinatorial"
+    )
 
 
 def _times(counts: Counts, repeats: int) -> Counts:
@@ -177,7 +192,8 @@ def _times(counts: Counts, repeats: int) -> Counts:
         )
         for one in counts.pairs
     ]
-    return Counts(values=values, pairs=tuple(pairs), many=counts.many)
+    images = counts.pictures * repeats
+    return Counts(pictures=images, values=values, pairs=tuple(pairs), many=counts.many)
 
 
 def _column(

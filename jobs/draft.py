@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +34,8 @@ from jobs.templates.template import Template
 Note = Callable[[Row, str], None]
 #: Rows of a template that are looked at for warnings.
 LOOKED_AT = 1_000
+#: Rows between two looks at the clock.
+_LOOK = 100
 #: A CLIP text encoder reads 77 tokens, two of them its own; a word is at least one.
 CLIP_WORDS = 75
 
@@ -55,9 +58,14 @@ class RowTally:
         self.negative = 0
         self.long = 0
         self.shown: list[Row] = []
+        #: Seconds that passing them on may take; None: any number.
+        self.within_s: float | None = None
 
     def __iter__(self) -> Iterator[Row]:
+        until = None if self.within_s is None else time.monotonic() + self.within_s
         for number, row in enumerate(self._rows):
+            if until is not None and number % _LOOK == 0 and time.monotonic() > until:
+                raise _too_long(number, self.within_s)
             if number >= MAX_ROWS:
                 raise TooLarge(
                     f"more than {MAX_ROWS} rows",
@@ -71,6 +79,14 @@ class RowTally:
             if number in self._glimpse:
                 self.shown.append(row)
             yield row
+
+
+def _too_long(rows: int, within_s: float | None) -> TooLarge:
+    return TooLarge(
+        f"reading the prompts takes longer than {within_s:g} s: {rows} rows were read",
+        where="prompts",
+        remedy="submit them without a dry run: all of them are checked then too",
+    )
 
 
 def tally_of(

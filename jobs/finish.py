@@ -13,6 +13,7 @@ from jobs.croissant import croissant
 from jobs.dataset_index import DatasetIndex, index_of
 from jobs.discard import remove_remains, shard_number
 from jobs.errors import Conflict
+from jobs.extent import Extent
 from jobs.gathering import Gathered, gather
 from jobs.job import Job
 from jobs.layout import JobLayout
@@ -90,7 +91,8 @@ def finish_job(
         index = index_of(job, found.rounds, failed=failed, complete=False)
         return _summary(index, found, Quarantine(), None)
     # What tells of the dataset tells of all of it, as if it had been asked for at once.
-    whole = read_extent(store, layout, job, later).whole
+    extent = read_extent(store, layout, job, later)
+    whole = extent.whole
     rows = failed_rows(store, layout, job, found.rounds, found.made)
     quarantine = write_quarantine(store, layout, job, rows)
     if later and not found.missing and quarantine.rows <= _limit(job):
@@ -111,12 +113,20 @@ def finish_job(
     own, *others = found.rounds
     timing = timing_of(whole, own, facts.retries, later=others, failed=quarantine.rows)
     added = frozenset(one.number for one in later if one.block)
+    _write_coverage(store, layout, extent, found)
     _write_about(store, layout, whole, index, timing, found, facts, ended, added)
     return _summary(index, found, quarantine, timing)
 
 
 def _limit(job: Job) -> int:
     return job.images if job.max_failed_rows is None else job.max_failed_rows
+
+
+def _write_coverage(store: Store, layout: JobLayout, extent: Extent, found: Gathered) -> None:
+    tallied, expected = Tallied(), expected_of(store, layout, extent)
+    tallied.add(found.every)
+    coverage = tallied.coverage(extent.job, extent.images, expected)
+    _put_text(store, layout.coverage, coverage.model_dump_json(indent=1).encode(), _JSON)
 
 
 def _write_about(
@@ -139,10 +149,6 @@ def _write_about(
     _put_text(store, layout.croissant, about.encode(), "application/ld+json")
     card = dataset_card(job, index, timing, found.every, facts.licences, ended, added)
     _put_text(store, layout.card, card.encode(), "text/markdown; charset=utf-8")
-    tallied = Tallied()
-    tallied.add(found.every)
-    coverage = tallied.coverage(job, job.images, expected_of(store, layout, job))
-    _put_text(store, layout.coverage, coverage.model_dump_json(indent=1).encode(), _JSON)
     store.put(
         layout.contact_sheet,
         contact_sheet(first_pictures(store, tars)),

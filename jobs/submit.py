@@ -94,16 +94,19 @@ def dry_run_job(
     idempotency_key: str,
     glimpse: range = range(0),
     shown: list[Row] | None = None,
+    within_s: float | None = None,
 ) -> Submission:
     """What `submit_job` would answer, checked and counted as it does, and nothing written.
 
-    The rows whose numbers are in `glimpse` are added to `shown`.
+    The rows whose numbers are in `glimpse` are added to `shown`. Raises TooLarge where reading
+    them takes longer than `within_s`.
     """
     name = job_id(tenant, checked_key(idempotency_key))
     layout = JobLayout(prefix="", tenant=segment(tenant, "tenant"), job_id=name)
     recipes = RowRecipes(catalog, request.recipe)
     check_deadline(request, time.time_ns() // 1_000_000)
     tally = _tally(request, rows, recipes, glimpse)
+    tally.within_s = within_s
     job = _spooled(_Nowhere(), layout, request, recipes, tally, folder="", now_ms=0)
     if shown is not None:
         shown += tally.shown

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Pictures that are made small, and sheets that are made, at a time.
 MAKERS = 4
+#: Dry runs at a time; more wait, and hold no thread meanwhile.
+CHECKERS = 8
 #: Tenants whose views, with the jobs they have read, are kept in memory.
 TENANTS_KEPT = 200
 #: Between two looks for a store that is away.
@@ -70,6 +72,8 @@ class House:
         self.references = References(settings, UPLOAD_MAX)
         #: Of threads that decode pictures: those of all other requests stay free.
         self.makers = CapacityLimiter(MAKERS)
+        #: Of threads that read prompts for dry runs.
+        self.checkers = CapacityLimiter(CHECKERS)
         self._lock = threading.Lock()
         self._store: Store | None = None
 

@@ -10,7 +10,7 @@ from sse_starlette import EventSourceResponse
 from jobs.api.body import read_object
 from jobs.api.problems import raise_invalid, responses
 from jobs.api.services import Services, UsesServices
-from jobs.api.sse import KEEP_ALIVE_S, EventFan
+from jobs.api.sse import EventFan
 from jobs.api.visitor import check_lives
 from jobs.budget import OPTIONS, Budget
 from jobs.control import rank, steer
@@ -87,7 +87,7 @@ def show_job(job_id: JobId, services: UsesServices) -> JobView:
     "/jobs/{job_id}/events",
     summary="Follow a job",
     response_class=EventSourceResponse,
-    responses=responses(404, 422, 503),
+    responses=responses(404, 422, 429, 503),
 )
 async def follow_job(
     job_id: JobId,
@@ -100,7 +100,9 @@ async def follow_job(
     """Server-sent events until the job has ended.
 
     The first is `progress` with the whole job, and so is every change of it; between them come
-    the queue's own events (`claimed`, `done`, `fail`, `state`, ...), and `end` at last.
+    the queue's own events (`claimed`, `done`, `fail`, `state`, ...), and `end` at last. Who comes
+    back with `Last-Event-ID` gets what came since, from the next 10,000 events of all jobs. A key
+    has up to 256 streams open (429).
     """
     fan: EventFan = request.app.state.fan
 
@@ -111,7 +113,7 @@ async def follow_job(
     after = None if last_event_id is None else checked_cursor(last_event_id)
     cursor = await fan.cursor(after)
     view = await run_in_threadpool(look)
-    return EventSourceResponse(fan.stream(job_id, cursor, view, look), ping=KEEP_ALIVE_S)
+    return fan.streams.response(services.visitor, fan.stream(job_id, cursor, view, look))
 
 
 @router.get(

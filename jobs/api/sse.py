@@ -3,14 +3,17 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from sse_starlette import ServerSentEvent
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
-from jobs.errors import FewstepError, NoAccess
-from jobs.events import START, Event, EventFeed
+from jobs.api.visitor import Visitor
+from jobs.errors import FewstepError, NoAccess, TooManyRequests
+from jobs.events import START, Event, EventFeed, EventPage
 from jobs.job import JobView
 from jobs.states import TERMINAL
 
@@ -23,9 +26,56 @@ GATHER_S = 0.25
 LOOK_S = 2.0
 #: News that a slow connection has not taken; beyond it, it gets the view alone.
 QUEUE_MAX = 1_000
+#: Pages of the stream (500 events of all jobs) that are read for who comes back.
+MISSED_PAGES = 20
+#: Streams that a key, or without keys a tenant, may have open in one process of the API.
+STREAMS = 256
 KEEP_ALIVE_S = 15
 #: How long an EventSource waits before it connects again.
 RECONNECT_MS = 1_000
+
+
+class Streams:
+    """Counts open streams by who reads them."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    def response(self, visitor: Visitor, pieces: AsyncIterator[ServerSentEvent]) -> "Stream":
+        """A stream to this visitor; raises TooManyRequests where as many are open as may be.
+
+        To be returned at once: it counts until it has ended.
+        """
+        reader = visitor.key_id or visitor.tenant
+        if self._open[reader] >= STREAMS:
+            raise TooManyRequests(
+                f"{STREAMS} event streams of this key are open, and no more may be",
+                where="Authorization",
+                remedy="close some, or ask for the jobs themselves now and then",
+                retry_after_s=KEEP_ALIVE_S,
+            )
+        self._open[reader] += 1
+        return Stream(pieces, lambda: self._close(reader))
+
+    def _close(self, reader: str) -> None:
+        self._open[reader] -= 1
+        if not self._open[reader]:
+            del self._open[reader]
+
+
+class Stream(EventSourceResponse):
+    """Server-sent events, and what is to be done when nobody reads them any more."""
+
+    def __init__(self, pieces: AsyncIterator[ServerSentEvent], ended: Callable[[], None]) -> None:
+        super().__init__(pieces, ping=KEEP_ALIVE_S, headers={"X-Content-Type-Options": "nosniff"})
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the stream ends or its reader has gone."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
 
 
 class EventFan:
@@ -36,6 +86,7 @@ class EventFan:
         self._feed = feed
         self._noticed = noticed
         self._listeners: dict[str, set[asyncio.Queue[Event]]] = {}
+        self.streams = Streams()
 
     async def run(self) -> None:
         """Read news and hand them out until cancelled; waits while Redis does not answer."""
@@ -87,9 +138,10 @@ class EventFan:
         """
         with self.listening(job_id) as news:
             yield _progress(view, cursor, retry=RECONNECT_MS)
-            for event in await asyncio.to_thread(self._missed, job_id, cursor):
-                cursor = event.id
-                yield _sent(event)
+            async for page in self._missed(job_id, cursor):
+                for event in page.events:
+                    yield _sent(event)
+                cursor = page.cursor
             while view.state not in TERMINAL:
                 for event in await _gathered(news):
                     if _order(event.id) > _order(cursor):
@@ -104,17 +156,22 @@ class EventFan:
                     yield _progress(view, cursor)
             yield ServerSentEvent(data="{}", event="end", id=cursor)
 
-    def _missed(self, job_id: str, after: str) -> list[Event]:
-        """The job's events between `after` and now."""
-        found: list[Event] = []
-        newest = self._feed.newest()
-        while _order(after) < _order(newest):
-            page = self._feed.read(after, job_id=job_id)
-            found += page.events
+    async def _missed(self, job_id: str, after: str) -> AsyncIterator[EventPage]:
+        """The job's events between `after` and now, from a bounded part of the stream.
+
+        Who is further behind has the view, which was sent first, and goes on with what is new.
+        """
+        newest = await asyncio.to_thread(self._feed.newest)
+        for _ in range(MISSED_PAGES):
+            if _order(after) >= _order(newest):
+                return
+            page = await asyncio.to_thread(self._feed.read, after, job_id=job_id)
             if page.cursor in (after, START):
-                break
+                return
+            yield page
             after = page.cursor
-        return found
+        if _order(after) < _order(newest):
+            yield EventPage([], newest, gap=True)
 
 
 async def _gathered(news: asyncio.Queue[Event]) -> list[Event]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from jobs.api.services import Services
 from jobs.errors import NotFound
 from jobs.items import manifests_among
-from jobs.job import Job, JobView
+from jobs.job import JobView
 from jobs.manifest import Manifest
 from jobs.results import read_timing
+from jobs.rounds import Accepted
 from jobs.states import JobState
 from jobs.timing import Timing, timing_of
 
@@ -51,6 +52,7 @@ class Figures:
     first_ms: int
     last_ms: int
     step: int
+    shards: int
 
     @property
     def peak(self) -> float:
@@ -58,15 +60,19 @@ class Figures:
         return max(self.rates, default=0.0)
 
 
-def figures_of(services: Services, job: Job, view: JobView) -> Figures | None:
-    """The figures of a job as far as it is; None where no unit is committed."""
+def figures_of(services: Services, accepted: Accepted, view: JobView) -> Figures | None:
+    """The figures of a job, or of a retry alone, as far as it is; None: no unit is committed."""
+    job, again = accepted.job, accepted.again
     layout = services.views.layout(job.id)
-    step = max(1, -(-job.shards // UNITS))
-    manifests = manifests_among(services.store, layout, range(0, job.shards, step))
+    first, shards = (again.first_shard, again.shards) if again else (0, job.shards)
+    step = max(1, -(-shards // UNITS))
+    manifests = manifests_among(services.store, layout, range(first, first + shards, step))
     if not manifests:
         return None
+    if again:
+        job = job.model_copy(update={"submitted_ms": again.created_ms})
     timing = timing_of(job, manifests)
-    if view.state == JobState.DONE:
+    if view.state == JobState.DONE and not again:
         try:
             timing = read_timing(services.store, layout)
         except NotFound:
@@ -75,7 +81,7 @@ def figures_of(services: Services, job: Job, view: JobView) -> Figures | None:
     first_ms = min(_start(one) for one in manifests)
     last_ms = max(one.times.finished_ms for one in manifests)
     rates = rates_of(manifests, first_ms, last_ms, step)
-    return Figures(timing, bars_of(timing), tuple(rates), first_ms, last_ms, step)
+    return Figures(timing, bars_of(timing), tuple(rates), first_ms, last_ms, step, shards)
 
 
 def bars_of(timing: Timing) -> tuple[StageBar, ...]:

@@ -9,17 +9,22 @@ from jobs.again import command_of
 from jobs.api import routes_jobs
 from jobs.api.routes_items import ImageIndex, items_page
 from jobs.api.routes_jobs import FailedCursor, JobId
-from jobs.items import image_row, items_of
+from jobs.api.services import Services
+from jobs.items import ItemPage, image_row, items_of
 from jobs.page.figures import figures_of
 from jobs.page.rendering import page
 from jobs.page.route import PageRoute
+from jobs.page.sheet import picked
 from jobs.page.visitor import Looks
+from jobs.rounds import Accepted, read_accepted
 from jobs.row_recipe import own_recipe
 
 router = APIRouter(route_class=PageRoute, prefix="/jobs/{job_id}", tags=["page"])
 
 #: Pictures on one page of the grid, whatever the job's size.
 PICTURES = 60
+#: Images of a retry whose prompts one search reads.
+SEARCHED = 1_000
 #: Rows on one page of those that failed.
 FAILED = 50
 
@@ -34,9 +39,14 @@ def grid(
 ) -> Response:
     """Pictures from `first` on, or those whose prompt holds a text."""
     view, job = services.views.view(job_id), services.views.whole(job_id)
-    first = min(first, job.images - 1)
+    accepted = read_accepted(services.store, services.settings.s3_prefix, job.tenant, job_id)
+    images = accepted.again.images if accepted.again else job.images
+    first = min(first, images - 1)
     text = prompt.strip()
-    found = items_page(services, job_id, first=first, limit=PICTURES, prompt=text)
+    if accepted.again is None:
+        found = items_page(services, job_id, first=first, limit=PICTURES, prompt=text)
+    else:
+        found = _retried(services, accepted, first, text)
     return page(
         request,
         "grid.html",
@@ -45,11 +55,24 @@ def grid(
         tab="pictures",
         job=job,
         items=found.items,
+        images=images,
         first=first,
         next=found.next,
         before=max(0, first - PICTURES),
         prompt=text,
     )
+
+
+def _retried(services: Services, accepted: Accepted, first: int, text: str) -> ItemPage:
+    """A page of a retry's own images, from a place among them on."""
+    assert accepted.again is not None
+    job, images = accepted.job, accepted.again.images
+    stop = min(first + (SEARCHED if text else PICTURES), images)
+    layout = services.views.layout(job.id)
+    indexes = sorted(picked(services.store, layout, accepted, range(first, stop)).values())
+    items = items_of(services.store, layout, job, indexes)
+    wanted = tuple(one for one in items if text.casefold() in one.prompt.casefold())
+    return ItemPage(items=wanted, next=stop if stop < images else None)
 
 
 @router.get("/pictures/{image}")
@@ -99,5 +122,6 @@ def failed(
 def timing(request: Request, job_id: JobId, services: Looks) -> Response:
     """Where the time went, what held the job up, and its rate over time; also while it runs."""
     view, job = services.views.view(job_id), services.views.accepted(job_id)
-    figures = figures_of(services, job, view)
+    accepted = read_accepted(services.store, services.settings.s3_prefix, job.tenant, job_id)
+    figures = figures_of(services, accepted, view)
     return page(request, "timing.html", services, view=view, tab="timing", job=job, figures=figures)

@@ -10,7 +10,7 @@ from sse_starlette import EventSourceResponse
 
 from jobs.api import routes_jobs, routes_retry
 from jobs.api.routes_jobs import JobId
-from jobs.api.sse import KEEP_ALIVE_S, EventFan
+from jobs.api.sse import EventFan
 from jobs.api.visitor import check_lives
 from jobs.events import checked_cursor
 from jobs.job import JobView
@@ -65,8 +65,7 @@ async def live(
     sheet = await run_in_threadpool(sheet_of, services, job_id)
     submit = not {"submit", "admin"}.isdisjoint(services.visitor.scopes)
     stream = pieces(fan, sheet, cursor, view, look, submit)
-    headers = {"X-Content-Type-Options": "nosniff"}
-    return EventSourceResponse(stream, ping=KEEP_ALIVE_S, headers=headers)
+    return fan.streams.response(services.visitor, stream)
 
 
 @router.post("/course/priority")

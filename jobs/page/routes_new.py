@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData
 
 from jobs.api.body import read_fields
-from jobs.api.routes_submit import submit_rows
+from jobs.api.routes_submit import in_a_thread, submit_rows
 from jobs.api.services import Services
 from jobs.errors import FewstepError
 from jobs.items import image_row, items_of
@@ -46,7 +46,8 @@ async def preview(request: Request, services: Changes) -> Response:
     """What would be submitted, and what it would cost; writes nothing."""
     async with _filled_in(request) as (fields, values):
         try:
-            found = await run_in_threadpool(_submit, services, fields, values, range(SHOWN))
+            glimpse = range(SHOWN)
+            found = await in_a_thread(services, glimpse, _submit, fields, values)
         except FewstepError as error:
             shown = fragment("preview.html", error=error, found=None)
             # 200, because htmx leaves the page as it is for anything else.

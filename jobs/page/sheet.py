@@ -8,11 +8,14 @@ from typing import Literal
 from jobs.api.services import Services
 from jobs.dataset_index import DatasetIndex
 from jobs.errors import NotFound
+from jobs.gathering import read_tries
+from jobs.items import manifests_of
 from jobs.job import JobView
 from jobs.layout import JobLayout, parse_unit
-from jobs.rounds import Round, read_accepted, unit_images
+from jobs.rounds import Accepted, Round, read_accepted, unit_images
 from jobs.spool import fetch_rows
 from jobs.states import TERMINAL, JobState
+from jobs.store import Store
 
 #: Pictures on one sheet; of a larger job, every n-th.
 CELLS = 96
@@ -100,9 +103,10 @@ def sheet_of(services: Services, job_id: str) -> Sheet:
     accepted = read_accepted(services.store, services.settings.s3_prefix, job.tenant, job_id)
     again = accepted.again
     images, per_shard = (again or job).images, (again or job).shard_images
-    positions = chosen(images)
-    indexes = positions if again is None else _picked(services, job_id, per_shard, positions)
-    return Sheet(job_id, job.id, images, per_shard, tuple(positions), tuple(indexes))
+    shown = {position: position for position in chosen(images)}
+    if again is not None:
+        shown = picked(services.store, services.views.layout(job.id), accepted, [*shown])
+    return Sheet(job_id, job.id, images, per_shard, tuple(shown), tuple(shown.values()))
 
 
 def cells_now(services: Services, sheet: Sheet, view: JobView) -> list[Cell]:
@@ -140,17 +144,25 @@ def _round(services: Services, layout: JobLayout, queue_id: str) -> Round | None
     return read_accepted(services.store, layout.prefix, layout.tenant, queue_id).again
 
 
-def _picked(services: Services, job_id: str, per_shard: int, positions: Sequence[int]) -> list[int]:
-    """The images that stand at these positions of a retry."""
-    accepted = read_accepted(services.store, services.settings.s3_prefix, services.tenant, job_id)
-    found: dict[int, int] = {}
-
+def picked(
+    store: Store, layout: JobLayout, accepted: Accepted, positions: Sequence[int]
+) -> dict[int, int]:
+    """Position -> image of a retry; once it has ended, of those that it came to alone."""
+    again = accepted.again
+    assert again is not None
+    per_shard, found = again.shard_images, dict[int, int]()
     for shard in sorted({position // per_shard for position in positions}):
-        _, images = unit_images(
-            accepted, str(shard), partial(fetch_rows, services.store), services.store
-        )
-        found |= {shard * per_shard + at: image.index for at, image in enumerate(images)}
-    return [found[position] for position in positions]
+        try:
+            _, images = unit_images(accepted, str(shard), partial(fetch_rows, store), store)
+            found |= {shard * per_shard + at: image.index for at, image in enumerate(images)}
+        except NotFound:
+            # Its list is deleted when it ends: what it committed tells.
+            number = again.first_shard + shard
+            for unit in manifests_of(store, layout, range(number, number + 1)):
+                first = unit.first - again.first_place
+                tries = read_tries(store, layout, unit)
+                found |= {first + at: image for at, (image, _) in enumerate(tries)}
+    return {position: found[position] for position in positions if position in found}
 
 
 def _state(number: int, ready: set[int], busy: set[int]) -> CellState:

@@ -1,9 +1,10 @@
 """Reads a table or an archive of prompts in a process of its own, in bounded memory.
 
-`python -m jobs.sources.child KIND DROPPED BYTES`: the file is standard input, BYTES what it may
-take of memory. On standard output comes a JSON line for each record, `{"n": number, "v": value}` or
-`{"n": number, "e": [what, remedy]}`, or at last `{"fatal": [what, remedy]}`. What is unpacked may
-ask for any memory: here the kernel refuses it, and nobody else's process ends.
+`python -m jobs.sources.child KIND DROPPED BYTES SECONDS`: the file is standard input, BYTES what it
+may take of memory, SECONDS of a processor. On standard output comes a JSON line for each record,
+`{"n": number, "v": value}` or `{"n": number, "e": [what, remedy]}`, or at last `{"fatal": [what,
+remedy]}`. What is unpacked may ask for any memory: here the kernel refuses it, and nobody else's
+process ends.
 """
 
 import json
@@ -22,9 +23,11 @@ class Fatal(Exception):
     """The file cannot be read on: what is wrong, and what to do."""
 
 
-def main(kind: str, dropped: list[str], memory: int) -> None:
+def main(kind: str, dropped: list[str], memory: int, seconds: int) -> None:
     """Read standard input to its end."""
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    # The kernel says so with a signal that ends it, and again, for good, a little later.
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
     with open(0, "rb", closefd=False) as file:
         file.seek(0)
         try:
@@ -163,4 +166,4 @@ def _plain(value: object) -> str:
 _KINDS = {"parquet": _parquet, "arrow": _arrow, "tar": _tar}
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

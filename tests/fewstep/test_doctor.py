@@ -1,7 +1,9 @@
 """`fewstep doctor` on real servers that are broken: each condition is named, with its remedy."""
 
 import os
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +16,7 @@ from fewstep.doctor import examine
 from fewstep.doctor_jobs import queue_found
 from fewstep.doctor_leftovers import leftovers_found
 from fewstep.doctor_machine import disk_found
+from fewstep.doctor_ray import ray_found
 from fewstep.doctor_servers import redis_found, store_found
 from fewstep.findings import Finding
 from jobs.catalog import load_catalog
@@ -341,6 +344,33 @@ def test_a_disk_that_is_nearly_full(small_disk: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
     found = only(disk_found(Path("/")), "temporary files")
     assert_says(found, "fail", "nearly full", "TMPDIR")
+
+
+@pytest.mark.parametrize("says", [None, b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_what_listens_at_rays_address_is_not_ray(
+    says: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that hangs, one that speaks otherwise, one that ends the connection."""
+    monkeypatch.setattr("fewstep.doctor_ray.TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(24)
+                if says is None:
+                    connection.recv(1_000)
+                    connection.recv(1_000)
+                else:
+                    connection.sendall(says)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (found,) = ray_found(Settings(ray_address=address))
+        thread.join(20)
+    words = "does not speak" if says else "does not"
+    assert_says(found, "fail", words, "FEWSTEP_RAY_ADDRESS")
 
 
 def test_all_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

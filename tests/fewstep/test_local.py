@@ -13,11 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from fewstep.cli import app
+from fewstep.doctor_ray import ray_found
 from fewstep.local import Stack
 from fewstep.processes import is_alive, mark_of, of_stack
 from fewstep.stack_state import STATE_FILE, load_state
 from jobs.client import Client
 from jobs.errors import BadConfiguration, NoCapacity, NotFound
+from jobs.settings import Settings
 from jobs.store import Store
 from tests.servers import wait_until
 
@@ -154,6 +156,8 @@ def test_ray_asks_for_the_token_stays_on_loopback_and_leaves_nobody(home: Path) 
         joined = subprocess.run(join, env=stack.env, capture_output=True, text=True, check=True)
         renderer = mark_of(int(joined.stdout.split()[-1]))
         assert is_alive(renderer)
+        (asked,) = ray_found(Settings(ray_address=stack.state.ray_address))
+        assert (asked.level, asked.name) == ("ok", "ray"), asked
         ours = of_stack(stack.state.id)
         assert {renderer.pid, stack.state.processes["ray"].pid} <= ours
         hosts = {

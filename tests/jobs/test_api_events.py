@@ -1,14 +1,19 @@
 """A job's event stream: it begins with a snapshot, can be resumed, and ends with the job."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
+from jobs.api.sse import MISSED_PAGES, EventFan
+from jobs.events import EventFeed, EventPage
 from tests.api_calls import finish, render, submit
 from tests.api_keys import KeyedApi
 from tests.api_servers import RunningApi
+from tests.servers import wait_until
 
 
 @contextmanager
@@ -74,6 +79,52 @@ def test_events_of_other_jobs_stay_away(http: httpx.Client, api: RunningApi) -> 
         rest = [json.loads(event["data"]) for event in events]
 
     assert {event["job_id"] for event in rest if "job_id" in event} == {mine}
+
+
+def test_a_key_has_a_bounded_number_of_streams(
+    http: httpx.Client, api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.api.sse.STREAMS", 2)
+    job_id = submit(http)
+    with following(api, job_id) as one, following(api, job_id) as other:
+        next(one), next(other)
+        for path in (f"/v1/jobs/{job_id}/events", f"/jobs/{job_id}/live"):
+            reply = http.get(path)
+            assert (reply.status_code, reply.headers["retry-after"]) == (429, "15"), path
+            assert "2 event streams" in reply.text
+
+    def is_let_in() -> bool:
+        with http.stream("GET", f"/v1/jobs/{job_id}/events") as reply:
+            return reply.status_code == 200
+
+    wait_until(is_let_in, "a place", 20)
+
+
+class Endless(EventFeed):
+    """A stream in which a million events of others lie, and how often it was read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def newest(self) -> str:
+        return "1000000-0"
+
+    def read(
+        self, after: str, *, job_id: str | None = None, limit: int = 500, block_ms: int = 0
+    ) -> EventPage:
+        self.reads += 1
+        return EventPage([], f"{int(after.split('-')[0]) + limit}-0", gap=False)
+
+
+def test_who_comes_back_after_long_makes_nobody_read_the_whole_stream() -> None:
+    feed = Endless()
+
+    async def missed() -> str:
+        pages = [page async for page in EventFan(feed)._missed("job", "0-1")]
+        return pages[-1].cursor
+
+    assert asyncio.run(missed()) == feed.newest()
+    assert feed.reads == MISSED_PAGES
 
 
 def test_a_stream_ends_with_its_key(keyed: KeyedApi) -> None:

@@ -15,6 +15,7 @@ from jobs.counting import Counting
 from jobs.coverage import PAIR_VALUES, VALUES, Counts, Sum, ValueTally
 from jobs.covered import Tallied, expected_of
 from jobs.dataset_index import cover
+from jobs.extent import Extent, own_block
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
 from jobs.store import Store
@@ -169,7 +170,9 @@ def test_shards_out_of_order_and_in_parts_are_counted_once(
     assert found.counted == 48
     every = Tallied()
     every.add(cover(Manifest.model_validate_json(data) for data in manifests.values()))
-    assert found == every.coverage(job, job.images, expected_of(api.store, layout, job))
+    assert found == every.coverage(
+        job, job.images, expected_of(api.store, layout, Extent(job, [own_block(job)]))
+    )
 
 
 def _half(whole: Manifest) -> Manifest:

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 import httpx
@@ -22,12 +23,13 @@ from fewstep.request import rows_of
 from jobs.client import Client
 from jobs.client_upload import Stored
 from jobs.draft import tally_of
-from jobs.errors import InvalidInput, TooLarge
+from jobs.errors import InvalidInput, NoCapacity, TooLarge
 from jobs.fetch import fetch_dataset
 from jobs.job import JobRequest
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.sources.reading import Reading, SourceRows, read_inline, read_rows
+from jobs.sources.tables import table_records
 from jobs.spool import fetch_rows
 from jobs.store import Store
 from tests.api_servers import RunningApi, serving
@@ -281,6 +283,38 @@ def test_any_bytes_are_rows_or_are_refused(data: bytes, kind: Any) -> None:
         except InvalidInput:
             continue
         assert all(row.prompt.strip() for row in found)
+
+
+def test_a_dry_run_ends_in_time(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.api.routes_submit.DRY_RUN_S", 0.0)
+    prompts = [f"p {number}" for number in range(300)]
+    with Client(api.url) as client:
+        with pytest.raises(TooLarge, match=r"takes longer than 0 s: \d+ rows were read"):
+            client.dry_run(JobRequest(), prompts)
+        assert client.submit(JobRequest(), prompts).images == 300
+
+
+def test_a_table_takes_bounded_time_of_a_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.parquet"
+    pq.write_table(pa.table({"prompt": [f"p {number}" for number in range(300_000)]}), path)
+    monkeypatch.setattr("jobs.sources.tables.CPU_S", 1)
+    with pytest.raises(InvalidInput, match=r"long.parquet: .* more than 1 s of a processor"):
+        rows(path, Reading())
+
+
+def test_few_tables_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.sources.tables._TURNS", BoundedSemaphore(1))
+    monkeypatch.setattr("jobs.sources.tables.TURN_S", 0.01)
+    parquet(tmp_path / "a.parquet")
+    with (tmp_path / "a.parquet").open("rb") as file:
+        first = table_records(file, "parquet", "a.parquet")
+        next(first)
+        with pytest.raises(NoCapacity, match="other tables are being read"):
+            next(table_records(file, "parquet", "b.parquet"))
+        first.close()  # type: ignore[attr-defined]
+    assert rows(tmp_path / "a.parquet") == EXPECTED
 
 
 # ---- leaving bad rows out ----

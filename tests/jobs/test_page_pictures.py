@@ -1,0 +1,141 @@
+"""Pictures of the page: made few at a time and kept in bounds; a retry's tabs show the retry."""
+
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from jobs import pictures, thumbnails
+from jobs.api.house import MAKERS
+from jobs.kept import KeptFiles
+from jobs.pictures import PictureFile
+from jobs.shard_queue import ShardQueue
+from tests.api_calls import submit
+from tests.api_renderer import render_shards
+from tests.api_servers import RunningApi
+from tests.jobs.test_api_retry import render
+from tests.rendered_jobs import Workshop
+
+
+def test_small_pictures_are_made_few_at_a_time_and_once(
+    http: httpx.Client, api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(http, {"job": {"shard_images": 12}, "prompts": ["a"] * 12})
+    render_shards(api, job_id)
+    real, lock, enough = thumbnails._small, threading.Lock(), threading.Event()
+    now = most = made = 0
+
+    def watched(found: PictureFile) -> PictureFile:
+        nonlocal now, most, made
+        with lock:
+            now, made = now + 1, made + 1
+            most = max(most, now)
+            if now > MAKERS or made == 12:
+                enough.set()
+        # Long enough for all to come in, were they let in.
+        enough.wait(0.3)
+        with lock:
+            now -= 1
+        return real(found)
+
+    monkeypatch.setattr(thumbnails, "_small", watched)
+    paths = [f"/jobs/{job_id}/pictures/{image}/thumb" for image in range(12)]
+    with ThreadPoolExecutor(12) as browsers:
+        first = list(browsers.map(http.get, paths))
+    assert {reply.status_code for reply in first} == {200}
+    assert (most, made) == (MAKERS, 12)
+    assert [http.get(path).content for path in paths] == [reply.content for reply in first]
+    assert made == 12
+
+
+def test_what_is_kept_is_bounded_in_bytes() -> None:
+    kept, made = KeptFiles(100), list[int]()
+
+    def get(number: int) -> PictureFile:
+        def make() -> PictureFile:
+            made.append(number)
+            return PictureFile(b"x" * 40, "image/png", f"{number}")
+
+        return kept.get(number, make)
+
+    for number in (0, 1, 0, 2, 0, 1):
+        assert get(number).sha256 == f"{number}"
+    assert made == [0, 1, 2, 1], "the one that was used last stays"
+    assert kept._bytes <= 100
+
+
+@pytest.fixture
+def shop(api: RunningApi) -> Workshop:
+    return Workshop(ShardQueue(api.redis), api.store)
+
+
+@pytest.fixture
+def retried(http: httpx.Client, shop: Workshop) -> str:
+    """A job of eight images, of which a retry made four; the retry's id."""
+    prompts = [f"number {number}" for number in range(8)]
+    job_id = submit(http, {"job": {"name": "mended", "shard_images": 2}, "prompts": prompts})
+    render(shop, job_id, {1, 2, 5, 6})
+    retry_id = str(http.post(f"/v1/jobs/{job_id}/retry-failed").json()["id"])
+    render(shop, retry_id, set())
+    return retry_id
+
+
+def test_pictures_of_a_retry_read_its_manifests_once(
+    http: httpx.Client, retried: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, asked = retried.partition("-")[0], list[str]()
+    real = pictures.retried_manifests
+
+    def counted(*some: Any) -> Any:
+        asked.append("later")
+        return real(*some)
+
+    monkeypatch.setattr(pictures, "retried_manifests", counted)
+    for image in (1, 2, 5, 6):
+        reply = http.get(f"/jobs/{job_id}/pictures/{image}/thumb")
+        assert reply.headers["content-type"] == "image/png"
+    assert asked == ["later"]
+
+
+def test_a_retry_shows_its_own_pictures_and_times(http: httpx.Client, retried: str) -> None:
+    assert http.get(f"/jobs/{retried}").text.count("cell is-made") == 4
+    grid = http.get(f"/jobs/{retried}/pictures").text
+    assert re.findall(r'aria-label="Picture (\d+):', grid) == ["1", "2", "5", "6"]
+    assert "0 – 3 of 4" in grid
+    found = http.get(f"/jobs/{retried}/pictures", params={"prompt": "NUMBER 5"}).text
+    assert re.findall(r'aria-label="Picture (\d+):', found) == ["5"]
+    for shown, images in ((retried, 4), (retried.partition("-")[0], 8)):
+        text = http.get(f"/jobs/{shown}/timing").text
+        assert re.search(r"<dt>Pictures</dt><dd>(\d+)</dd>", text)[1] == f"{images}"  # type: ignore[index]
+
+
+def test_the_coverage_of_a_retry_is_that_of_the_whole_job(http: httpx.Client, retried: str) -> None:
+    for shown in (retried, retried.partition("-")[0]):
+        found = http.get(f"/v1/jobs/{shown}/coverage").json()
+        assert (found["made"], found["images"]) == (8, 8)
+        page = http.get(f"/jobs/{shown}/coverage").text
+        assert '<span id="made">8</span> of 8' in page
+        shards = http.get(f"/jobs/{shown}/shards").text
+        assert len(re.findall(r"Contact sheet of shard \d", shards)) == 6
+
+
+def test_the_coverage_of_a_dataset_that_grows(http: httpx.Client, shop: Workshop) -> None:
+    rows = [{"prompt": "a", "label": label} for label in ("star", "star", "ring")]
+    job_id = submit(http, {"job": {"name": "grown", "shard_images": 2}, "prompts": rows})
+    render(shop, job_id, {2})
+
+    def labels() -> dict[str, tuple[int, int]]:
+        (column,) = http.get(f"/v1/jobs/{job_id}/coverage").json()["columns"]
+        return {one["value"]: (one["made"], one["expected"]) for one in column["values"]}
+
+    assert labels() == {"star": (2, 2), "ring": (0, 1)}
+    added = http.post(f"/v1/jobs/{job_id}/extend", json={"repeats": 2}).json()["id"]
+    assert labels() == {"star": (2, 6), "ring": (0, 3)}
+    render(shop, added, set())
+    assert labels() == {"star": (6, 6), "ring": (2, 3)}
+    for path in (f"/jobs/{added}", f"/jobs/{added}/pictures", f"/jobs/{added}/timing"):
+        assert http.get(path).status_code == 200
+    assert http.get(f"/jobs/{job_id}/pictures/8/thumb").headers["content-type"] == "image/png"
