@@ -86,9 +86,10 @@ end
 -- lane has moved in the last minutes: who alone had an idle engine does not wait for hours because of it.
 -- What it was given back elsewhere does not put it before others who waited here.
 local function look(lane, tenant, place)
-  local f = call('HMGET', of('tenant', tenant), 'time', 'weight', lane.name)
-  local time = tonumber(f[1] or 0)
-  local one = { tenant = tenant, time = time, weight = tonumber(f[2] or 1), place = place }
+  local f = call('HMGET', of('tenant', tenant), 'time', 'weight', lane.name, 'cap', 'units')
+  local time, cap = tonumber(f[1] or 0), tonumber(f[4] or 0)
+  local one = { tenant = tenant, time = time, weight = tonumber(f[2] or 1), place = place,
+    room = cap > 0 and cap - (f[5] or 0) or math.huge }
   local whole = time + tonumber(f[3] or place - time)
   if math.abs(whole - place) < LEVEL then return one end
   local clock = clock_of(lane)
@@ -171,19 +172,26 @@ local function sound(j, u)
   return not string.find(u, ':', 1, true) or call('SISMEMBER', of('tail', j), u) == 1
 end
 
--- The last shards of a job, fewer than the renderers at work on its engine, are handed out in parts of
--- whole batches, so that no one renderer holds up its end. Returns the unit to hand out first.
-local function tailed(j, k, left)
+-- Renderers of an engine without a unit that waits for them, but for the shards that are left of this job.
+local function spare(engine, left)
+  local told = call('HGET', P .. 'working', engine) or ''
+  local renderers, waiting = string.match(told, '^(%d+)|(%d+)$')
+  return renderers and renderers - math.max(0, waiting - left) or 1
+end
+
+-- The last shards of a job, where renderers would be without work, are handed out in parts, so that no one
+-- renderer holds up its end: of whole batches, three at least, as a unit costs something by itself, and
+-- no more than the tenant may hold (`room`). Returns the unit to hand out first.
+local function tailed(j, k, left, room)
   local f = get(j, 'engine', 'batch_images', 'cut')
-  local working, batch = tonumber(call('HGET', P .. 'working', f[1]) or 1), tonumber(f[2])
+  local free, batch = spare(f[1], left), tonumber(f[2])
+  -- Where a limit cuts the last shard, the rest of it may follow: it is a part as well.
+  local cut = f[3] == '1' and left == 1
+  if free <= left and not cut then return int(k) end
   local first, stop = span(j, int(k))
   local batches = math.ceil((stop - first) / batch)
-  local parts = math.min(math.ceil(working / left), batches)
-  if parts < 2 then
-    -- Where a limit cuts the last shard, the rest of it may follow: it is a part as well.
-    if f[3] ~= '1' or left > 1 then return int(k) end
-    parts = 1
-  end
+  local parts = math.max(1, math.min(math.ceil(free / left), math.floor(batches / 3), room))
+  if parts == 1 and not cut then return int(k) end
   local step = math.ceil(batches / parts) * batch
   call('HSET', of('split', j), k, int(stop - first))
   for a = first, stop - 1, step do
@@ -196,7 +204,7 @@ local function tailed(j, k, left)
 end
 
 -- A unit of the job to hand out, and whether asking again may find one.
-local function next_unit(j)
+local function next_unit(j, room)
   local due = call('ZRANGEBYSCORE', of('retry', j), '-inf', now, 'LIMIT', 0, 1)[1]
   if due then
     call('ZREM', of('retry', j), due)
@@ -213,7 +221,7 @@ local function next_unit(j)
     -- A split shard is handed out in parts only.
     if call('GETBIT', bits, k) == 0 and call('HEXISTS', of('split', j), k) == 0 then
       call('HSET', job_key(j), 'cursor', int(cursor))
-      return tailed(j, k, shards - k), true
+      return tailed(j, k, shards - k, room), true
     end
   end
   call('HSET', job_key(j), 'cursor', int(math.min(cursor, shards)))

@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from jobs.queue_script import QueueScript
 from jobs.queue_values import PoolChange, RendererRecord, checked_name
@@ -69,13 +70,16 @@ class QueuePresence(QueueScript):
         with explained():
             pipe.execute()
 
-    def note_working(self, renderers: Mapping[str, int]) -> None:
-        """Say how many renderers are at work on each engine, for `POOL_S` seconds: the last shards
-        of a job are divided among so many."""
+    def note_working(
+        self, renderers: Mapping[str, int], waiting: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """Say how many renderers claim each engine's units and how many units wait for them, for
+        `POOL_S` seconds: a job's last shards are divided among renderers that have no other."""
         pipe = self._client.pipeline(transaction=True)
         pipe.delete(self.key("working"))
-        if renderers:
-            pipe.hset(self.key("working"), mapping={key: str(n) for key, n in renderers.items()})
+        told = {key: f"{count}|{waiting.get(key, 0)}" for key, count in renderers.items()}
+        if told:
+            pipe.hset(self.key("working"), mapping=told)
             pipe.expire(self.key("working"), POOL_S)
         with explained():
             pipe.execute()

@@ -55,7 +55,7 @@ function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') image
     local one = next_tenant(lane)
     local j = one and call('ZRANGE', P .. 'fifo:' .. lane.name .. '|' .. one.tenant, 0, 0)[1]
     local u, more
-    if j then u, more = next_unit(j) else lane.spent = true end
+    if j then u, more = next_unit(j, one.room) else lane.spent = true end
     if u then
       local given = lease(j, u, one.tenant, worker, ms, ARGV[8])
       local images = given.stop - given.first
@@ -126,7 +126,10 @@ function ops.done() -- job unit token arbiter failed device_ms
   local held = owner(j, u)
   if held ~= token and arbiter ~= 's3' then return 'fenced' end
   if not live(f[1]) then
-    if held == token then unlease(j, u) end
+    if held == token then
+      unlease(j, u)
+      correct(j, b - a, device_ms / 1000)
+    end
     return 'cancelled'
   end
   -- Live: leased, waiting for a retry, or (after a restore) not handed out yet.
@@ -154,7 +157,11 @@ function ops.fail() -- job unit token release|crash reason progress
   local held, _, progress = owner(j, u)
   if held ~= token then return 'lost' end
   unlease(j, u)
-  if not live(call('HGET', job_key(j), 'state')) then return 'cancelled' end
+  if not live(call('HGET', job_key(j), 'state')) then
+    local a, b = span(j, u)
+    if a and kind == 'release' then correct(j, b - a, 0) end
+    return 'cancelled'
+  end
   -- Who says where it was says that the unit broke it; who does not has only seen it die.
   if kind == 'crash' and news == '' then return died(j, u, progress, why) end
   if kind == 'crash' or call('HINCRBY', of('releases', j), u, 1) > RELEASES_MAX then
@@ -301,7 +308,14 @@ function ops.limit() return limit(unpack(ARGV, 3, 7)) end -- job images cut max_
 
 function ops.forget() return forget(ARGV[3]) end -- job
 
-function ops.reap() return reap(tonumber(ARGV[3])) end
+function ops.reap() -- max -> leases ended
+  -- Jobs that are gone, or closed, await no last word: a queue that went back in time may list them.
+  for _, j in ipairs(call('ZRANGE', P .. 'finishing', 0, ARGV[3] - 1)) do
+    local state = call('HGET', job_key(j), 'state')
+    if not state or state == 'closed' then call('ZREM', P .. 'finishing', j) end
+  end
+  return reap(tonumber(ARGV[3]))
+end
 
 if not ops[op] then return redis.error_reply('ERR no such op: ' .. op) end
 return ops[op]()

@@ -23,7 +23,14 @@ from scheduler.chores import Chores
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
 from scheduler.leaving import Leaving
 from scheduler.limits import within_limits
-from scheduler.observing import BEAT_FIELDS, Beats, demand_of, ends_soon, waits
+from scheduler.observing import (
+    BEAT_FIELDS,
+    Beats,
+    demand_of,
+    ends_soon,
+    units_waiting,
+    waits,
+)
 from scheduler.policy import decide, placement_of
 from scheduler.pool import Pool
 from scheduler.recipes import KEPT, Recipes
@@ -64,6 +71,7 @@ class Scheduler:
     _heirs: dict[str, str] = field(default_factory=dict)
     _told_at: float = float("-inf")
     _working: Mapping[str, int] = field(default_factory=dict)
+    _waiting: Mapping[str, int] = field(default_factory=dict)
     #: What renderers said when they were last asked: they beat far less often than we step.
     _beats: Beats = field(default_factory=lambda: Beats.of(()))
     _asked_at: float = float("-inf")
@@ -123,7 +131,7 @@ class Scheduler:
         self.queue.note_pool(
             {"slots": facts.slots, "renderers": len(facts.renderers), "draining": draining}
         )
-        self.queue.note_working(self._working)
+        self.queue.note_working(self._working, self._waiting)
 
     def observe(self) -> Facts:
         """What waits, who is there, and how many may be."""
@@ -135,6 +143,7 @@ class Scheduler:
         self._loads |= beats.loads
         self._working = beats.working
         demands = self._demands(jobs, Counter(actor.engine_key for actor in actors), beats)
+        self._waiting = units_waiting(demands, jobs)
         renderers = [
             RendererFact(
                 actor.name,

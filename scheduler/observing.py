@@ -89,6 +89,14 @@ def demand_of(
     return EngineDemand(engine_key, tuple(work.values()), base_key, load_s or LOAD_S)
 
 
+def units_waiting(demands: Iterable[EngineDemand], jobs: Iterable[QueueJob]) -> dict[str, int]:
+    """Engine -> units that wait for its renderers: what these jobs want of it and nobody has."""
+    flying = Counter[str]()
+    for job in jobs:
+        flying[job.engine_key] += job.units_in_flight
+    return {one.engine_key: max(0, one.units - flying[one.engine_key]) for one in demands}
+
+
 def _units_waiting(job: QueueJob, images: int, parts: int) -> int:
     """Units that so many waiting images are: whole shards, or more where some were divided."""
     whole = -(-images // job.shard_images)

@@ -79,7 +79,7 @@ class QueueBench(RuleBasedStateMachine):
     def tell_working(self, renderers: int) -> None:
         """As `note_working`, but it does not expire while a slow machine tries things."""
         self.working = renderers
-        self.client.hset(self.queue.key("working"), "engine", str(renderers))
+        self.client.hset(self.queue.key("working"), "engine", f"{renderers}|0")
         for model in self.jobs.values():
             model.working = renderers
 

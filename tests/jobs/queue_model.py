@@ -84,7 +84,7 @@ class JobModel:
         """The units in which a fresh shard is handed out."""
         first, stop, _ = self.span(str(shard))
         batches = -(-(stop - first) // self.batch)
-        parts = min(-(-self.working // (self.shards - shard)), batches)
+        parts = min(-(-self.working // (self.shards - shard)), batches // 3)
         if parts < 2:
             return [str(shard)]
         step = -(-batches // parts) * self.batch

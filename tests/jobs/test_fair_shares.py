@@ -83,6 +83,25 @@ def test_a_unit_that_is_given_back_costs_nothing(
     assert Counter(jobs_of(claim(want=12))) == {"drained": 11, "other": 1}
 
 
+@pytest.mark.parametrize(("kind", "after"), [("done", 5), ("release", 7), ("crash", 6)])
+def test_a_unit_of_a_cancelled_job_is_charged_what_it_spent(
+    queue: ShardQueue, submit: Submit, claim: Claim, kind: str, after: int
+) -> None:
+    """Not what was estimated, and nothing where it is given back; where a process died it is."""
+    submit("cancelled", tenant="ann", images=400, shard_images=1)
+    submit("other", tenant="bob", images=400, shard_images=1)
+    leases = [one for one in claim(want=6) if one.job_id == "cancelled"]
+    queue.state("cancelled", "cancel")
+    for lease in leases:
+        ids = (lease.job_id, lease.unit, lease.token)
+        if kind == "done":
+            assert queue.done(*ids, device_ms=2_000) == "cancelled"
+        else:
+            assert queue.fail(*ids, kind, progress=0) == "cancelled"  # type: ignore[arg-type]
+    submit("next", tenant="ann", images=400, shard_images=1)
+    assert Counter(jobs_of(claim(want=12)))["next"] == after
+
+
 def test_a_zombie_that_finishes_late_is_charged_once(
     queue: ShardQueue, submit: Submit, claim: Claim, clock: Clock
 ) -> None:

@@ -140,3 +140,15 @@ def test_a_restore_that_died_half_way_books_nothing_twice(
     job = queue.job("job")
     assert job is not None
     assert (job.done_images, job.failed_images, job.dead_images) == (22, 3, 1)
+
+
+def test_who_is_gone_awaits_no_last_word(
+    queue: ShardQueue, submit: Submit, client: redis.Redis
+) -> None:
+    submit("closed")
+    submit("ended")
+    queue.finish("closed", "failed")
+    queue.state("ended", "cancel")
+    client.zadd("{fewstep}:q1:finishing", {"never": 1, "closed": 2})
+    queue.reap()
+    assert queue.finishing() == ["ended"]

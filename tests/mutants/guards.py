@@ -68,11 +68,17 @@ GUARDS = (
     _gone("a retry is handed out once", "    call('ZREM', of('retry', j), due)\n"),
     Guard("a done shard is passed over", "call('GETBIT', bits, k) == 0 and ", ""),
     Guard("a split shard is passed over", " and call('HEXISTS', of('split', j), k) == 0", ""),
-    Guard("the last shards are divided", "if parts < 2 then", "if true then"),
+    Guard("the last shards are divided", "if parts == 1 and not cut then", "if true then"),
+    Guard("a part is worth its costs", "math.floor(batches / 3)", "batches"),
     Guard(
-        "among no more than there are batches",
-        "math.min(math.ceil(working / left), batches)",
-        "math.ceil(working / left)",
+        "what waits besides comes first",
+        "renderers - math.max(0, waiting - left)",
+        "tonumber(renderers)",
+    ),
+    Guard(
+        "no part waits for its tenant's cap",
+        "math.floor(batches / 3), room)",
+        "math.floor(batches / 3))",
     ),
     Guard("a part for several is sound", " or call('SISMEMBER', of('tail', j), u) == 1", ""),
     Guard(
@@ -243,7 +249,12 @@ GUARDS = (
     ),
     _gone(
         "nothing is booked to a job that ended",
-        "  if not live(f[1]) then\n    if held == token then unlease(j, u) end\n    return 'cancelled'\n  end\n",
+        "  if not live(f[1]) then\n    if held == token then\n      unlease(j, u)\n      correct(j, b - a, device_ms / 1000)\n    end\n    return 'cancelled'\n  end\n",
+    ),
+    Guard(
+        "what was cancelled is charged what it spent",
+        "      unlease(j, u)\n      correct(j, b - a, device_ms / 1000)\n",
+        "      unlease(j, u)\n",
     ),
     Guard(
         "a unit of before a split is not counted",
@@ -263,9 +274,15 @@ GUARDS = (
     _gone("failing asks for the token", "  if held ~= token then return 'lost' end\n"),
     Guard(
         "what ended is not retried",
-        "  if not live(call('HGET', job_key(j), 'state')) then return 'cancelled' end\n  -- Who says",
-        "  -- Who says",
+        "    return 'cancelled'\n  end\n  -- Who says",
+        "  end\n  -- Who says",
     ),
+    Guard(
+        "what is cancelled and given back costs nothing",
+        "    if a and kind == 'release' then correct(j, b - a, 0) end\n",
+        "",
+    ),
+    Guard("what is cancelled and died is charged", "if a and kind == 'release' then", "if a then"),
     Guard(
         "releases have an end",
         "call('HINCRBY', of('releases', j), u, 1) > RELEASES_MAX then\n    return crash",
@@ -381,6 +398,10 @@ GUARDS = (
         "(u == int(top) or call('SADD', of('parts', j), u) ~= 9)",
     ),
     # time
+    _gone(
+        "who is gone awaits no last word",
+        "    if not state or state == 'closed' then call('ZREM', P .. 'finishing', j) end\n",
+    ),
     Guard("a lease too long is cut short", "call('ZADD', P .. 'leases', now + BACKOFF_MAX, k)", ""),
     Guard(
         "a job delayed too long is woken",

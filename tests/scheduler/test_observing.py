@@ -193,18 +193,22 @@ def test_a_slot_that_is_freed_for_an_engine_is_promised_to_it_until_it_was_offer
 def test_parts_of_a_divided_shard_are_work_for_as_many_renderers(
     shop: Workshop, scheduler: Scheduler
 ) -> None:
-    job = shop.submit(ROWS, repeats=8, shard_images=80)
+    job = shop.submit(ROWS, repeats=16, shard_images=160)
     key = job.recipe.engine_key
     shop.queue.note_working({key: 5})
     for number in range(5):
         shop.queue.heartbeat(f"w{number}", {"engine_key": key, "state": "idle", "load": ""})
     [lease] = shop.claim(job)
-    assert lease.images < 80, "its last shard was not divided"
+    assert lease.images < 160, "its last shard was not divided"
     waiting = shop.queue.parts_waiting([job.id])[job.id]
     assert waiting > 1
     [demand] = scheduler.observe().demands
     assert demand.units == waiting + 1
-    assert demand.cost_s == pytest.approx(80 * shop.record(job.id).unit_cost)
+    # What claims are told: nothing more is divided while these wait.
+    scheduler.step()
+    told = shop.queue._client.hget(shop.queue.key("working"), key)
+    assert told == f"5|{waiting}"
+    assert demand.cost_s == pytest.approx(160 * shop.record(job.id).unit_cost)
 
 
 def test_an_engine_of_which_no_job_reads_takes_no_slot(
