@@ -48,7 +48,17 @@ Format = Annotated[str, typer.Option(help="png, jpeg or webp.")]
 Quality = Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100 (WebP: 100 is lossless).")]
 Output = Annotated[
     str,
-    typer.Option(help="webdataset, or objects: each picture also as a file of its own (images/)."),
+    typer.Option(
+        help="webdataset; and once more: objects (images/), imagefolder, or parquet with pictures."
+    ),
+]
+Validation = Annotated[
+    float,
+    typer.Option(help="Of imagefolder and parquet: share of the prompts that are for validation."),
+]
+Thumbnails = Annotated[
+    int | None,
+    typer.Option(help="Of imagefolder and parquet: small pictures too, of so many pixels at most."),
 ]
 ShardImages = Annotated[
     int | None, typer.Option(help="Images in one shard; by default about sixteen shards.")
@@ -140,6 +150,8 @@ class JobOptions:
     format: str
     quality: int
     output: str
+    validation: float
+    thumbnails: int | None
     shard_images: int | None
     priority: int
     max_failed_rows: str | None
@@ -174,6 +186,8 @@ def job_options(
     format: Format = "png",  # noqa: A002 - the option's name
     quality: Quality = 95,
     output: Output = "webdataset",
+    validation: Validation = 0.0,
+    thumbnails: Thumbnails = None,
     shard_images: ShardImages = None,
     priority: Priority = 4,
     max_failed_rows: MaxFailed = None,

@@ -53,6 +53,8 @@ def request_of(options: JobOptions) -> JobRequest:
         format=options.format,
         quality=options.quality,
         output=options.output,
+        validation=options.validation,
+        thumbnails=options.thumbnails,
         shard_images=options.shard_images,
         priority=options.priority,
         max_failed_rows=limit_of(options.max_failed_rows),

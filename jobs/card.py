@@ -22,7 +22,7 @@ _READING = """\
 ```python
 from datasets import load_dataset
 
-pictures = load_dataset("THIS_FOLDER", split="train")  # picture, caption and row
+pictures = load_dataset("THIS_FOLDER", split="train")  # {what}
 
 # The rows alone, those of failed images too.
 rows = load_dataset("parquet", data_files="THIS_FOLDER/train/*.parquet", split="train")
@@ -52,6 +52,10 @@ rows = pyarrow.dataset.dataset([str(path) for path in tables]).totable()
 """
 
 
+#: What `load_dataset` gives of the tars, and of another form.
+_WHAT = ("picture, caption and row", "image, text and the row's columns")
+
+
 def dataset_card(
     job: Job,
     index: DatasetIndex,
@@ -60,18 +64,19 @@ def dataset_card(
     licences: Mapping[str, str],
     ended: str = "",
     added: Container[int] = (),
+    splits: Sequence[str] = (),
 ) -> str:
     """`README.md`: front matter that dataset loaders read, then text for people.
 
     `ended`: why the job ended before all its images were accounted for. `added`: the rounds that
-    are extensions.
+    are extensions. `splits`: those of the form that the job wants beside its tars.
     """
     title = plain(job.name) or f"fewstep job {job.id}"
     extension = "jpg" if job.format == "jpeg" else job.format
     return "\n".join(
         [
             "---",
-            *_front_matter(job, title, extension, index, licences),
+            *_front_matter(job, title, extension, index, licences, splits),
             "---",
             "",
             f"# {title}",
@@ -86,7 +91,7 @@ def dataset_card(
             *table("How they were made", recipe_facts(job, manifests)),
             *table("Licences of the weights", _licence_facts(job, licences)),
             *table("Time", _timing_facts(timing)),
-            _READING.format(extension=extension),
+            _READING.format(extension=extension, what=_WHAT[bool(splits)]),
         ]
     )
 
@@ -117,24 +122,43 @@ def _left_out(job: Job) -> Iterable[str]:
 
 
 def _front_matter(
-    job: Job, title: str, extension: str, index: DatasetIndex, licences: Mapping[str, str]
+    job: Job,
+    title: str,
+    extension: str,
+    index: DatasetIndex,
+    licences: Mapping[str, str],
+    splits: Sequence[str],
 ) -> list[str]:
     return [
         f"pretty_name: {quoted(title)}",
         *yaml_list("license", sorted(set(licences.values())) or ["unknown"]),
         *yaml_list("task_categories", ["text-to-image"]),
-        *yaml_list("tags", ["synthetic", "text-to-image", "webdataset", "fewstep"]),
+        *yaml_list("tags", ["synthetic", "text-to-image", "webdataset", *_form(job), "fewstep"]),
         *yaml_list("size_categories", [size_category(index.ok)]),
         "configs:",
         "- config_name: default",
         "  data_files:",
-        f"  - split: {SPLIT}",
-        f"    path: {quoted(f'{SPLIT}/*.tar')}",
-        "dataset_info:",
-        "- config_name: default",
-        "  features:",
-        *_features(job, extension),
+        *(_form_paths(job, splits) if splits else _tar_paths(job, extension)),
     ]
+
+
+def _form(job: Job) -> list[str]:
+    return [job.output] if job.output in ("imagefolder", "parquet") else []
+
+
+def _tar_paths(job: Job, extension: str) -> Iterable[str]:
+    yield f"  - split: {SPLIT}"
+    yield f"    path: {quoted(f'{SPLIT}/*.tar')}"
+    yield from ("dataset_info:", "- config_name: default", "  features:")
+    yield from _features(job, extension)
+
+
+def _form_paths(job: Job, splits: Sequence[str]) -> Iterable[str]:
+    """Tables tell their own features, and folders the kinds of their rows' values."""
+    path = "data/{}-*.parquet" if job.output == "parquet" else "imagefolder/{}/**"
+    for split in splits:
+        yield f"  - split: {split}"
+        yield f"    path: {quoted(path.format(split))}"
 
 
 def _features(job: Job, extension: str) -> list[str]:

@@ -1,6 +1,6 @@
 """The commit: how a unit's pictures become part of the dataset, once and for good.
 
-    failed.jsonl -> TAR (the commit point) -> objects, if wanted -> parquet -> manifest -> done
+    failed.jsonl -> TAR (the commit point) -> other forms, if wanted -> parquet -> manifest -> done
 
 A process may die between any two of these. Before the tar nothing is committed, and the unit is
 rendered again; after it the next claim adopts the tar and writes what is missing.
@@ -31,7 +31,6 @@ from jobs.manifest import FileFacts, Manifest
 from jobs.records import Maker, Picture, ShardTimes
 from jobs.shard_row import ShardRow, shard_row
 from jobs.shard_tar import CONTENT_TYPE, read_tar
-from jobs.single_objects import put_pictures
 from jobs.staging import (
     TarFile,
     copy_to_final,
@@ -45,6 +44,7 @@ from jobs.staging import (
     tar_file,
 )
 from jobs.store import Store
+from jobs.unit_forms import put_forms
 
 #: Called with the name of each step just done; tests die in it.
 Failpoint = Callable[[str], None]
@@ -236,9 +236,8 @@ class _Claim:
         return found is not None and found.metadata.get("sha256") == tar.sha256
 
     def put_objects(self, tar: TarFile) -> None:
-        """The pictures one by one, where the job wants them so."""
-        if self.job.output == "objects":
-            put_pictures(self.store, self.layout, tar.file)
+        """The pictures in another form too, where the job wants that."""
+        if put_forms(self.store, self.layout, self.job, self.unit, tar.file):
             self.failpoint("objects_put")
 
     def complete(self, tar: CommittedTar) -> Committed:

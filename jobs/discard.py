@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from jobs.layout import JobLayout
 from jobs.rounds import Round
 from jobs.store import Store
 
 _SHARD = re.compile(r"(\d{5,})[-._]")
+#: `train-00017.parquet`, `train/00017-0500-0999/KEY.png`.
+_FORM = re.compile(r"([a-z]+)[-/](\d{5,}(?:-\d{4,}-\d{4,})?)[./]")
 
 
 def discard_job(store: Store, layout: JobLayout) -> None:
@@ -24,6 +27,8 @@ def discard_round(store: Store, layout: JobLayout, again: Round) -> None:
     for folder in (layout.shards, layout.pictures):
         names = (found.key.removeprefix(folder) for found in store.list(folder))
         store.delete(folder + name for name in names if shard_number(name) in own)
+    forms = form_files(store, layout)
+    store.delete(one.key for one in forms if shard_number(f"{one.stem}.") in own)
 
 
 def remove_remains(store: Store, layout: JobLayout) -> None:
@@ -42,6 +47,24 @@ def shard_number(name: str) -> int | None:
     """The shard that a file among the shards belongs to, None if to none."""
     match = _SHARD.match(name)
     return int(match[1]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class FormFile:
+    """What was made of a tar beside it: its key, its split, the tar's name (`00017-0500-0999`)."""
+
+    key: str
+    split: str
+    stem: str
+
+
+def form_files(store: Store, layout: JobLayout) -> Iterator[FormFile]:
+    """All of a job's files of that kind."""
+    for folder in layout.form_folders:
+        for found in store.list(folder):
+            match = _FORM.match(found.key.removeprefix(folder))
+            if match is not None:
+                yield FormFile(found.key, match[1], match[2])
 
 
 def orphans(store: Store, layout: JobLayout) -> Iterator[str]:

@@ -145,6 +145,7 @@ def draft_job(
     images = rows.count * request.repeats
     through = request.images_of(images)
     check_objects(request.output, through)
+    _check_form(request)
     size = request.shard_images or _shard_images(images, through, recipe)
     if -(-images // size) > MAX_SHARDS:
         raise InvalidInput(
@@ -163,6 +164,8 @@ def draft_job(
         format=request.format,
         quality=request.quality,
         output=request.output,
+        validation=request.validation,
+        thumbnails=request.thumbnails,
         shard_images=size,
         priority=request.priority,
         max_failed_rows=request.failed_limit(through),
@@ -183,13 +186,24 @@ def _shard_images(images: int, through: int, recipe: Recipe) -> int:
 
 def check_objects(output: Output, images: int) -> None:
     """Refuse more single objects than a store is to hold of one job."""
-    if output == "objects" and images > MAX_OBJECTS:
+    if output in ("objects", "imagefolder") and images > MAX_OBJECTS:
         raise InvalidInput(
             f"{images} pictures as single objects: at most {MAX_OBJECTS} are",
             where="output",
-            remedy="leave output out: the shards have every picture, and links into them are to be "
-            "had one by one (/items)",
+            remedy="leave output out: the shards have every picture, links into them are to be had "
+            "one by one (/items), and `fewstep export` makes folders of a fetched dataset",
         )
+
+
+def _check_form(request: JobRequest) -> None:
+    for name in ("validation", "thumbnails"):
+        if getattr(request, name) and request.output not in ("imagefolder", "parquet"):
+            raise InvalidInput(
+                f"the output {request.output} has no {name}",
+                where=name,
+                remedy="choose the output imagefolder or parquet, or make another form of the "
+                "fetched dataset: `fewstep export`",
+            )
 
 
 def _drawn_seed(job: str) -> int:

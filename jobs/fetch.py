@@ -73,8 +73,8 @@ def fetch_dataset(
     rest = [
         _Wanted(name, _size(store, layout, name)) for name in _other_files(store, layout, index)
     ]
-    single = store.list(layout.pictures)
-    rest += [_Wanted(_name(layout, found.key), found.bytes) for found in single]
+    for folder in (layout.pictures, *layout.form_folders):
+        rest += [_Wanted(_name(layout, one.key), one.bytes) for one in store.list(folder)]
     total = sum(one.bytes for one in shards + rest)
     there = kept = 0
     # What tells a reader that all is there comes last, here as in the store.

@@ -11,12 +11,12 @@ from jobs.contact_sheet import contact_sheet, first_pictures
 from jobs.covered import Tallied, expected_of
 from jobs.croissant import croissant
 from jobs.dataset_index import DatasetIndex, index_of
-from jobs.discard import remove_remains, shard_number
+from jobs.discard import form_files, remove_remains, shard_number
 from jobs.errors import Conflict
 from jobs.extent import Extent
 from jobs.gathering import Gathered, gather
 from jobs.job import Job
-from jobs.layout import JobLayout
+from jobs.layout import SPLIT, JobLayout
 from jobs.quarantine import Quarantine, failed_rows, remove_old_quarantine, write_quarantine
 from jobs.recipe import Frozen
 from jobs.rounds import Round, read_extent
@@ -106,7 +106,9 @@ def finish_job(
     )
     # Once more: reading the failed rows takes long, and what follows deletes and overwrites.
     _check_last(store, layout, later)
-    _remove_strays(store, layout, index, later[-1].stop_shard if later else job.shards)
+    stop_shard = later[-1].stop_shard if later else job.shards
+    _remove_strays(store, layout, index, stop_shard)
+    splits = _form_splits(store, layout, job, index, stop_shard)
     remove_old_quarantine(store, layout, quarantine.files)
     # Before `_SUCCESS`: from then on a retry may be staging files.
     remove_remains(store, layout)
@@ -114,7 +116,7 @@ def finish_job(
     timing = timing_of(whole, own, facts.retries, later=others, failed=quarantine.rows)
     added = frozenset(one.number for one in later if one.block)
     _write_coverage(store, layout, extent, found)
-    _write_about(store, layout, whole, index, timing, found, facts, ended, added)
+    _write_about(store, layout, whole, index, timing, found, facts, ended, added, splits)
     return _summary(index, found, quarantine, timing)
 
 
@@ -139,6 +141,7 @@ def _write_about(
     facts: Facts,
     ended: str,
     added: frozenset[int],
+    splits: Sequence[str],
 ) -> None:
     """What tells a reader of the shards; `_SUCCESS` last, where the dataset is complete."""
     index_json = index.model_dump_json(indent=1).encode()
@@ -147,7 +150,7 @@ def _write_about(
     _put_text(store, layout.timing, timing.model_dump_json(indent=1).encode(), _JSON)
     about = croissant(job, index, hashlib.sha256(index_json).hexdigest(), facts.licences)
     _put_text(store, layout.croissant, about.encode(), "application/ld+json")
-    card = dataset_card(job, index, timing, found.every, facts.licences, ended, added)
+    card = dataset_card(job, index, timing, found.every, facts.licences, ended, added, splits)
     _put_text(store, layout.card, card.encode(), "text/markdown; charset=utf-8")
     store.put(
         layout.contact_sheet,
@@ -184,6 +187,22 @@ def _remove_strays(store: Store, layout: JobLayout, index: DatasetIndex, stop_sh
     store.delete(
         key for key in strays if (shard_number(key.removeprefix(layout.shards)) or 0) < stop_shard
     )
+
+
+def _form_splits(
+    store: Store, layout: JobLayout, job: Job, index: DatasetIndex, stop_shard: int
+) -> list[str]:
+    """The splits of the form that the job wants, less what was made of tars that do not count."""
+    if job.output not in ("imagefolder", "parquet"):
+        return []
+    stems = {shard.name.removeprefix(f"{SPLIT}/").removesuffix(".tar") for shard in index.shards}
+    found = list(form_files(store, layout))
+    store.delete(
+        one.key
+        for one in found
+        if one.stem not in stems and (shard_number(f"{one.stem}.") or 0) < stop_shard
+    )
+    return sorted({one.split for one in found if one.stem in stems})
 
 
 def _put_text(store: Store, key: str, data: bytes, content_type: str) -> None:

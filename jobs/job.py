@@ -24,8 +24,9 @@ MAX_OBJECTS = 10_000
 FAILED_FLOOR = 1_000
 
 ImageFormat = Literal["png", "jpeg", "webp"]
-#: `webdataset`: pictures lie in their shards' tars. `objects`: and once more one by one.
-Output = Literal["webdataset", "objects"]
+#: `webdataset`: pictures lie in their shards' tars. And once more: `objects` one by one,
+#: `imagefolder` in folders with their rows, `parquet` in tables with their rows.
+Output = Literal["webdataset", "objects", "imagefolder", "parquet"]
 ColumnKind = Literal["bool", "int", "float", "string"]
 
 
@@ -41,8 +42,12 @@ class JobRequest(Budget):
     format: ImageFormat = "png"
     #: For JPEG and WebP, 1 to 100. WebP at 100 is lossless.
     quality: int = Field(default=95, ge=1, le=100)
-    #: `objects`: each picture also as an object of its own, for jobs of up to `MAX_OBJECTS`.
+    #: `objects` and `imagefolder`: for jobs of up to `MAX_OBJECTS`.
     output: Output = "webdataset"
+    #: Of `imagefolder` and `parquet`: the share of prompts whose pictures are for validation, and
+    #: pixels of the longer side of thumbnails.
+    validation: float = Field(default=0.0, ge=0.0, le=0.5)
+    thumbnails: int | None = Field(default=None, ge=16, le=1024)
     #: None: chosen so that a job makes about sixteen shards, of whole batches, up to 1000.
     shard_images: int | None = Field(default=None, ge=1, le=MAX_SHARD_IMAGES)
     #: 0 to 9; 9 is served first.
@@ -112,6 +117,8 @@ class Job(Budget):
     format: ImageFormat
     quality: int
     output: Output = "webdataset"
+    validation: float = 0.0
+    thumbnails: int | None = None
     shard_images: int
     priority: int
     #: Images that may fail before it is stopped; None: any number.

@@ -177,6 +177,23 @@ class JobLayout(Frozen):
         """The folder of the pictures as single objects, of jobs that want them so."""
         return f"{self.root}images/"
 
+    @property
+    def form_folders(self) -> tuple[str, ...]:
+        """The folders of what is made of tars beside them, of jobs that want that."""
+        return tuple(f"{self.root}{name}/" for name in ("data", "imagefolder", "thumbnails"))
+
+    def table_with_pictures(self, unit: Unit, split: str) -> str:
+        """A unit's pictures and rows of a split as one table."""
+        return f"{self.root}data/{split}-{self.stem(unit)}.parquet"
+
+    def picture_folder(self, unit: Unit, split: str) -> str:
+        """The folder of a unit's pictures of a split, and of their rows."""
+        return f"{self.root}imagefolder/{split}/{self.stem(unit)}/"
+
+    def thumbnail_folder(self, unit: Unit, split: str) -> str:
+        """The folder of their thumbnails."""
+        return f"{self.root}thumbnails/{split}/{self.stem(unit)}/"
+
     def round(self, number: int) -> str:
         """A later round as it was accepted."""
         return f"{self.root}rounds/{number:04d}.json"

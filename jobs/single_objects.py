@@ -9,8 +9,8 @@ from jobs.layout import JobLayout
 from jobs.store import Store
 
 #: Pictures written at a time: each waits for one answer of the store.
-_WRITERS = 8
-_TYPES: dict[str, str] = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+WRITERS = 8
+TYPES: dict[str, str] = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
 
 def put_pictures(store: Store, layout: JobLayout, tar: IO[bytes]) -> int:
@@ -22,16 +22,16 @@ def put_pictures(store: Store, layout: JobLayout, tar: IO[bytes]) -> int:
 
     def put(picture: tuple[str, bytes]) -> None:
         name, data = picture
-        kind = _TYPES[name.rpartition(".")[2]]
+        kind = TYPES[name.rpartition(".")[2]]
         store.put(layout.pictures + name, data, content_type=kind)
 
     tar.seek(0)
-    with ThreadPoolExecutor(_WRITERS, "objects") as writers:
+    with ThreadPoolExecutor(WRITERS, "objects") as writers:
         return sum(1 for _ in writers.map(put, _pictures(tar)))
 
 
 def _pictures(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
-            if member.name.rpartition(".")[2] in _TYPES and (body := tar.extractfile(member)):
+            if member.name.rpartition(".")[2] in TYPES and (body := tar.extractfile(member)):
                 yield member.name, body.read()

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 from pydantic import ValidationError
@@ -71,7 +71,7 @@ class Fetched:
         for shard in self.index.shards:
             try:
                 with tarfile.open(self.folder / shard.name, "r:") as tar:
-                    yield from _samples(tar)
+                    yield from _of_tar(tar)
             except (OSError, tarfile.TarError) as error:
                 raise InvalidInput(
                     f"the shard cannot be read: {error}"[:200],
@@ -80,7 +80,13 @@ class Fetched:
                 ) from error
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[Sample]:
+def samples_of(file: IO[bytes]) -> Iterator[Sample]:
+    """The samples of a shard's tar, one in memory at a time; raises TarError where it is none."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        yield from _of_tar(tar)
+
+
+def _of_tar(tar: tarfile.TarFile) -> Iterator[Sample]:
     """A tar's samples: picture, caption and row stand beside each other."""
     picture, extension, of = b"", "", ""
     for member in tar:

@@ -147,48 +147,28 @@ class FolderWriter:
         return folder
 
 
-class TableWriter:
-    """`data/train-00000.parquet`: the picture in the column `image`, as Hugging Face has it."""
+class TableFile:
+    """A parquet file with the picture in the column `image`, as Hugging Face has it."""
 
-    def __init__(
-        self, out: Path, split: str, asked: Export, columns: Mapping[str, ColumnKind]
-    ) -> None:
-        self._out, self._split, self._asked = out, split, asked
-        self._schema = table_schema(columns, thumbnails=asked.thumbnails is not None)
-        self._cutter = Cutter(asked)
+    def __init__(self, path: Path, schema: pa.Schema, thumbnails: int | None) -> None:
+        self._schema, self._thumbnails = schema, thumbnails
         self._rows: list[dict[str, Any]] = []
         self._held = 0
-        self._shards: list[tuple[str, int]] = []
-        self._file = self._next()
+        self._file = pq.ParquetWriter(path, schema, compression="zstd")
 
     def add(self, sample: Sample) -> None:
-        """Write one more."""
-        if self._cutter.full(len(sample.picture)):
-            self._end()
-            self._file = self._next()
+        """Write one more row."""
         row = {"image": {"bytes": sample.picture, "path": sample.name}, **columns_of(sample)}
-        if self._asked.thumbnails:
-            small = sample.thumbnail(self._asked.thumbnails)
+        if self._thumbnails:
+            small = sample.thumbnail(self._thumbnails)
             row["thumbnail"] = {"bytes": small, "path": f"{sample.key}.jpg"}
         self._rows.append(row)
         self._held += len(sample.picture)
-        name, count = self._shards[-1]
-        self._shards[-1] = (name, count + 1)
         if len(self._rows) == _GROUP or self._held >= _GROUP_BYTES:
             self._flush()
 
-    def close(self) -> list[tuple[str, int]]:
+    def close(self) -> None:
         """Finish."""
-        self._end()
-        return self._shards
-
-    def _next(self) -> Any:
-        name = f"data/{self._split}-{len(self._shards):05d}.parquet"
-        (self._out / name).parent.mkdir(exist_ok=True)
-        self._shards.append((name, 0))
-        return pq.ParquetWriter(self._out / name, self._schema, compression="zstd")
-
-    def _end(self) -> None:
         self._flush()
         self._file.close()
 
@@ -196,6 +176,39 @@ class TableWriter:
         if self._rows:
             self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows, self._held = [], 0
+
+
+class TableWriter:
+    """`data/train-00000.parquet` and so on."""
+
+    def __init__(
+        self, out: Path, split: str, asked: Export, columns: Mapping[str, ColumnKind]
+    ) -> None:
+        self._out, self._split, self._asked = out, split, asked
+        self._schema = table_schema(columns, thumbnails=asked.thumbnails is not None)
+        self._cutter = Cutter(asked)
+        self._shards: list[tuple[str, int]] = []
+        self._file = self._next()
+
+    def add(self, sample: Sample) -> None:
+        """Write one more."""
+        if self._cutter.full(len(sample.picture)):
+            self._file.close()
+            self._file = self._next()
+        self._file.add(sample)
+        name, count = self._shards[-1]
+        self._shards[-1] = (name, count + 1)
+
+    def close(self) -> list[tuple[str, int]]:
+        """Finish."""
+        self._file.close()
+        return self._shards
+
+    def _next(self) -> TableFile:
+        name = f"data/{self._split}-{len(self._shards):05d}.parquet"
+        (self._out / name).parent.mkdir(exist_ok=True)
+        self._shards.append((name, 0))
+        return TableFile(self._out / name, self._schema, self._asked.thumbnails)
 
 
 def columns_of(sample: Sample) -> dict[str, Any]:
