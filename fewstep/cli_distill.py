@@ -123,6 +123,7 @@ def _run(fields: dict[str, Any]) -> dict[str, Any]:
     for reason, count in found.left_out.items():
         note(f"note: {count} samples {reason} are left out")
     note(f"{len(found.pictures)} captioned pictures")
+    plan = plan.model_copy(update={"pictures_sha256": found.sha256})
     place = check_writable(plan.out, settings)
     ended = _begin(plan, place)
     return ended or _train(plan, settings)
@@ -140,7 +141,14 @@ def _begin(plan: Any, place: Any) -> dict[str, Any] | None:
             )
         place.write("plan.json", plan.model_dump_json(indent=1).encode())
         return None
-    if Distillation.model_validate_json(before).identity != plan.identity:
+    begun = Distillation.model_validate_json(before)
+    if not begun.same_pictures(plan):
+        raise Conflict(
+            "the distillation there was begun with other pictures or captions",
+            where=f"{plan.out}/plan.json",
+            remedy="choose another --out, or give the pictures that it was begun with to go on",
+        )
+    if begun.identity != plan.identity:
         raise Conflict(
             "another distillation was begun there",
             where=f"{plan.out}/plan.json",

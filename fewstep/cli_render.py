@@ -1,6 +1,5 @@
 """`fewstep render`: prompts in, a dataset in a folder out, and nothing else left behind."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +11,11 @@ from fewstep.local import Stack
 from fewstep.options import AsJson, JobOptions, Prompts, Renderers, with_job_options
 from fewstep.report import as_json, note
 from jobs.client import Client
-from jobs.errors import BadConfiguration, RenderFailed
+from jobs.errors import RenderFailed
 from jobs.job import JobRequest, JobView
-from jobs.states import TERMINAL, JobState
-from jobs.waiting import CANNOT_START
+from jobs.states import JobState
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the dataset; new or empty.")]
-_POLL_S = 0.5
 
 
 def add_to(app: typer.Typer) -> None:
@@ -84,13 +81,14 @@ def _folder(out: Path) -> Iterator[None]:
 
 def _render(stack: Stack, request: JobRequest, path: Path, out: Path) -> dict[str, Any]:
     from fewstep.fetching import count_cut_prompts, fetch_job
+    from fewstep.following import follow
 
     with Client(stack.settings.api_url) as client:
         submission = client.submit(request, path)
         for warning in submission.warnings:
             note(f"note: {warning}")
         note(f"watch it in a browser: {stack.settings.api_url}/jobs/{submission.id}")
-        view = _follow(stack, client, submission.id)
+        view = follow(client, submission.id, stack.check)
         _check_end(view)
         timing = client.timing(view.id)
     fetch_job(stack.settings, view, out)
@@ -104,23 +102,6 @@ def _render(stack: Stack, request: JobRequest, path: Path, out: Path) -> dict[st
         "tokens_lost": count_cut_prompts(out),
         "out": str(out.resolve()),
     }
-
-
-def _follow(stack: Stack, client: Client, job_id: str) -> JobView:
-    """Show the job at work until it has ended; raises where a part of the stack has died."""
-    from fewstep.progress import job_bar
-
-    view = client.job(job_id)
-    with job_bar(view.images, lambda: client.stages(job_id)) as bar:
-        while view.state not in TERMINAL:
-            bar(view)
-            if view.reason.startswith(CANNOT_START):
-                raise BadConfiguration(view.reason, where=str(view.recipe.get("model", "model")))
-            time.sleep(_POLL_S)
-            stack.check()
-            view = client.job(job_id)
-        bar(view)
-    return view
 
 
 def _check_end(view: JobView) -> None:

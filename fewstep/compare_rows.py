@@ -1,21 +1,18 @@
 """The rows of a comparison as jobs, one after the other, and what each of them came to."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewstep.progress import byte_bar, job_bar
+from fewstep.following import follow
+from fewstep.progress import byte_bar
 from fewstep.report import note
 from jobs.client import Client
 from jobs.comparison import Row
 from jobs.errors import RenderFailed
 from jobs.job import JobRequest, JobView
-from jobs.states import TERMINAL, JobState
-from jobs.waiting import CANNOT_START
-
-_POLL_S = 0.5
+from jobs.states import JobState
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,12 @@ def render_rows(
 
     All rows have the same prompts and the same seed, so image n of each begins with the same
     noise. `check` is called while waiting; it raises where a part of the stack has died. Raises
-    RenderFailed where a row's job ends otherwise than done.
+    RenderFailed where a row's job ends otherwise than done, BadConfiguration where it cannot begin.
     """
     found = []
     for number, row in enumerate(rows):
         note(f"row {number + 1} of {len(rows)}: {row.name}")
-        view = _followed(client, client.submit(_asked(request, row), prompts).id, check)
+        view = follow(client, client.submit(_asked(request, row), prompts).id, check)
         _check_end(row, view)
         folder = out / f"{number:03d}"
         with byte_bar("fetching") as bar:
@@ -73,17 +70,3 @@ def _check_end(row: Row, view: JobView) -> None:
             where=view.id,
             remedy=f"{view.done} of {view.images} images were made; mend the cause, compare again",
         )
-
-
-def _followed(client: Client, job_id: str, check: Callable[[], None]) -> JobView:
-    view = client.job(job_id)
-    with job_bar(view.images) as bar:
-        while view.state not in TERMINAL:
-            bar(view)
-            if view.reason.startswith(CANNOT_START):
-                raise RenderFailed(view.reason, where=view.id, remedy="see `fewstep doctor`")
-            time.sleep(_POLL_S)
-            check()
-            view = client.job(job_id)
-        bar(view)
-    return view

@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from jobs.captioned_check import BROKEN, Span, digests
+from jobs.captioned_copies import Copies
 from jobs.errors import InvalidInput
-from jobs.places import store_of
 from jobs.settings import Settings
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 #: Members of a sample's JSON that may be its caption, where it has no `.txt`.
 CAPTIONS = ("caption", "prompt", "text")
+#: Bytes of a caption, or of the JSON that it stands in.
+CAPTION_MAX = 1_000_000
+BROKEN_PICTURE = "with a picture that cannot be read"
 _REMEDY = (
     "give a dataset that fewstep wrote, or WebDataset tars whose samples have a picture "
     f"({', '.join(PICTURES)}) and a caption (.txt, or .json with {', '.join(CAPTIONS)})"
@@ -49,25 +53,34 @@ class Captioned:
 
     pictures: tuple[CaptionedPicture, ...]
     left_out: Counter[str] = field(default_factory=Counter)
+    #: SHA-256 of what is usable: keys, captions and pictures, in their order.
+    sha256: str = ""
+    #: Holds the copies of objects as long as this lives.
+    copies: Copies | None = field(default=None, repr=False, compare=False)
 
 
 def captioned(sources: Sequence[str], width: int, height: int, settings: Settings) -> Captioned:
     """The captioned pictures of folders, tars or `s3://` prefixes, at least `width` x `height`.
 
-    Objects are copied to the node's cache once. Raises InvalidInput naming the source that is not
-    there, has no tar, or has no picture that can be used.
+    Objects are copied to the node's cache once, and every picture is decoded once. Raises
+    InvalidInput naming the source that is not there, has no tar, or no picture that can be used.
     """
     found: list[CaptionedPicture] = []
     left_out: Counter[str] = Counter()
+    digest, copies = hashlib.sha256(), Copies(settings)
     for source in sources:
         before = len(found)
         ours: Counter[str] = Counter()
-        for tar in _tars(source, settings):
-            for picture in _samples(tar, ours):
-                if picture.width < width or picture.height < height:
-                    ours[f"smaller than {width}x{height}"] += 1
-                else:
-                    found.append(picture)
+        for tar in _tars(source, copies):
+            samples = [one for one in _samples(tar, ours) if _is_large(one, width, height, ours)]
+            spans = [Span(one.offset, one.length) for one in samples]
+            notes = settings.cache / "captioned" / "looked-at"
+            for one, sha256 in zip(samples, digests(tar, spans, notes), strict=True):
+                if not sha256:
+                    ours[BROKEN_PICTURE] += 1
+                    continue
+                found.append(one)
+                digest.update(json.dumps([one.key, one.caption, sha256]).encode())
         if len(found) == before:
             reasons = ", ".join(f"{count} {reason}" for reason, count in ours.most_common())
             raise InvalidInput(
@@ -76,12 +89,18 @@ def captioned(sources: Sequence[str], width: int, height: int, settings: Setting
                 remedy=_REMEDY,
             )
         left_out += ours
-    return Captioned(tuple(found), left_out)
+    return Captioned(tuple(found), left_out, digest.hexdigest(), copies)
 
 
-def _tars(source: str, settings: Settings) -> list[Path]:
+def _is_large(one: CaptionedPicture, width: int, height: int, left_out: Counter[str]) -> bool:
+    large = one.width >= width and one.height >= height
+    left_out[f"smaller than {width}x{height}"] += not large
+    return large
+
+
+def _tars(source: str, copies: Copies) -> list[Path]:
     if source.startswith("s3://"):
-        tars = _fetched(source, settings)
+        tars = copies.fetched(source)
     else:
         place = Path(source)
         if not place.exists():
@@ -92,29 +111,15 @@ def _tars(source: str, settings: Settings) -> list[Path]:
     return tars
 
 
-def _fetched(source: str, settings: Settings) -> list[Path]:
-    """Copies of the tars under a prefix; an object that changes is copied anew."""
-    store, prefix = store_of(source, settings)
-    folder, found = settings.cache / "captioned", []
-    try:
-        for one in store.list(prefix):
-            if one.key.endswith(".tar"):
-                facts = f"{store.address} {store.bucket} {one.key} {one.bytes} {one.etag}"
-                path = folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:24]}.tar"
-                if not path.exists():
-                    store.download(one.key, path)
-                found.append(path)
-    finally:
-        store.close()
-    return found
-
-
 def _samples(tar: Path, left_out: Counter[str]) -> Iterator[CaptionedPicture]:
     """The samples of a tar that have picture and caption; the others are counted."""
     try:
         with tarfile.open(tar, "r:") as file:
             for key, members in _grouped(file):
                 picture, caption = _picture(file, members), _caption(file, members)
+                if caption is None:
+                    left_out[f"with a caption of more than {CAPTION_MAX} bytes"] += 1
+                    continue
                 if picture is None or not caption:
                     left_out[_lack(members, caption)] += 1
                     continue
@@ -157,21 +162,24 @@ def _picture(
         try:
             with Image.open(body) as image:
                 return members[extension], image.size
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        except BROKEN:
             return None
     return None
 
 
-def _caption(file: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
-    body = file.extractfile(members[".txt"]) if ".txt" in members else None
-    if body is not None:
-        return body.read().decode("utf-8", "replace").strip()
-    body = file.extractfile(members[".json"]) if ".json" in members else None
-    if body is None:
+def _caption(file: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str | None:
+    """The caption, "" where there is none; None where it is too long to be one."""
+    member = members.get(".txt") or members.get(".json")
+    body = file.extractfile(member) if member else None
+    if member is None or body is None:
         return ""
+    if member.size > CAPTION_MAX:
+        return None
+    if ".txt" in members:
+        return body.read().decode("utf-8", "replace").strip()
     try:
         row: Any = json.loads(body.read())
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     told = [row[name] for name in CAPTIONS if isinstance(row, dict) and row.get(name)]
     return str(told[0]).strip() if told else ""
@@ -180,4 +188,4 @@ def _caption(file: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
 def _lack(members: dict[str, tarfile.TarInfo], caption: str) -> str:
     if not members.keys() & set(PICTURES):
         return "without a picture"
-    return "without a caption" if not caption else "with a picture that cannot be read"
+    return "without a caption" if not caption else BROKEN_PICTURE

@@ -93,12 +93,20 @@ class Distillation(DistillRequest):
     recipe: Recipe
     licence: str
     commercial: Commercial
+    #: Digest of the captioned pictures; empty in plans of earlier versions.
+    pictures_sha256: str = ""
 
     @property
     def identity(self) -> str:
         """What must be the same for a run to go on where another one stopped."""
-        free = {"save_every", "sample_every", "out", "data"}
+        # The same pictures may lie elsewhere: `same_pictures` compares what they are.
+        free = {"save_every", "sample_every", "out", "data", "pictures_sha256"}
         return self.model_dump_json(exclude=free)
+
+    def same_pictures(self, other: "Distillation") -> bool:
+        """Whether both learn from the same pictures, as far as they tell."""
+        known = {self.pictures_sha256, other.pictures_sha256} - {""}
+        return len(known) < 2
 
 
 def accept(request: DistillRequest, catalog: Catalog) -> Distillation:

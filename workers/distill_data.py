@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from jobs.captioned import CaptionedPicture
+from jobs.captioned_check import BROKEN
 from jobs.errors import InvalidInput
 
 
@@ -69,7 +70,7 @@ def cut(picture: CaptionedPicture, width: int, height: int) -> Cut:
     try:
         with Image.open(io.BytesIO(picture.read())) as file:
             image = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise InvalidInput(
             f"the picture cannot be decoded: {error}"[:200],
             where=f"{picture.tar}: {picture.key}",

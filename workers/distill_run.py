@@ -12,6 +12,7 @@ import torch
 
 from jobs.captioned import captioned
 from jobs.distillation import Distillation
+from jobs.errors import InvalidInput
 from jobs.places import Place
 from jobs.settings import Settings
 from workers.depot import Depot
@@ -69,7 +70,13 @@ class DistillRun:
         device = pick_device(settings.threads)
         recipe = plan.recipe
         found = captioned(plan.data, recipe.width, recipe.height, settings)
-        self.pictures = found.pictures
+        if plan.pictures_sha256 not in ("", found.sha256):
+            raise InvalidInput(
+                "this process finds other pictures than those that were checked",
+                where=", ".join(plan.data),
+                remedy="every node needs the same pictures in the same place",
+            )
+        self.found, self.pictures = found, found.pictures
         self.rows, self.held = split(len(found.pictures), plan.held_out, plan.train_seed)
         self.base = Base(recipe, device, Depot.of(settings), plan.batch)
         if plan.gradient_checkpointing:

@@ -91,6 +91,9 @@ def test_the_documented_command_survives_a_kill_and_ends_as_an_unbroken_run(
     assert (again.exit_code, json.loads(again.stdout)) == (0, result)
     other = CliRunner().invoke(app, [*in_folder(documented(), tmp_path), "--rank", "8"])
     assert (other.exit_code, "another distillation" in other.stderr) == (4, True)
+    write_scenes(tmp_path / "pictures" / "train" / "00000.tar", 13)
+    changed = CliRunner().invoke(app, in_folder(documented(), tmp_path))
+    assert (changed.exit_code, "with other pictures" in changed.stderr) == (4, True)
 
 
 def in_folder(words: list[str], folder: Path) -> list[str]:
