@@ -1,13 +1,14 @@
 """How the ops of the queue's Lua script are called."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from typing import Any
 
 import redis
 
 from jobs.errors import BadConfiguration
+from jobs.queue_source import script_of, script_text
 from jobs.redis_client import explained
 
 #: Part of every key, so that two releases with different records do not read each other's.
@@ -21,16 +22,8 @@ def key_prefix(prefix: str = "{fewstep}") -> str:
     return f"{prefix}:{KEY_FORMAT}"
 
 
-def script_text() -> str:
-    """The Lua source that every op runs: one script, its ops after what they are made of."""
-    folder = files("jobs")
-    names = ("queue_base", "queue_order", "queue_steps", "queue_limits", "shard_queue")
-    parts = (folder.joinpath(f"{name}.lua") for name in names)
-    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
-
-
 class QueueScript:
-    """A Redis client with the queue's script; loads the script where the server lacks it."""
+    """A Redis client with the queue's scripts; loads one where the server lacks it."""
 
     def __init__(
         self, client: redis.Redis, prefix: str, clock: Callable[[], int] | None = None
@@ -42,22 +35,25 @@ class QueueScript:
                 remedy="take one from jobs.redis_client, or pass decode_responses=True",
             )
         self._prefix = key_prefix(prefix)
-        self._script = self._client.register_script(script_text())
+        self._source = script_text()
+        self._scripts: dict[str, Any] = {}
         self._clock = clock
 
     @property
     def script_sha(self) -> str:
-        """Identifies the script that runs, for health reports."""
-        return str(self._script.sha)
+        """Identifies the source of the scripts that run, for health reports."""
+        return hashlib.sha256(self._source.encode()).hexdigest()
 
     def key(self, name: str) -> str:
         """The full key of a name, such as `job:J` or `events`."""
         return f"{self._prefix}:{name}"
 
     def _op(self, op: str, *args: str | int | float) -> Any:
+        if op not in self._scripts:
+            self._scripts[op] = self._client.register_script(script_of(self._source, op))
         now = self._clock() if self._clock else 0
         with explained():
-            return self._script(keys=[self._prefix], args=[op, now, *args])
+            return self._scripts[op](keys=[self._prefix], args=[op, now, *args])
 
     def _records(self, names: Sequence[str], fields: Sequence[str]) -> list[dict[str, str]]:
         """These fields of many hashes, {} for one that is not there.

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import Phase, settings
 
 import jobs.queue_script
+import jobs.queue_source
 from tests.mutants.guards import GUARDS, Guard
 
 
@@ -21,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Put the poorer script where the queue takes its own from."""
     if name := os.environ.get("FEWSTEP_MUTANT"):
         guard = next(one for one in GUARDS if one.name == name)
-        text = mutated(jobs.queue_script.script_text(), guard)
+        text = mutated(jobs.queue_source.script_text(), guard)
         jobs.queue_script.script_text = lambda: text
         # That it fails is enough: making the example small would take minutes.
         settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from jobs.queue_script import script_text
+from jobs.queue_source import script_text
 from tests.mutants.guards import GUARDS, Guard
 from tests.mutants.plugin import mutated
 from tests.servers import RedisServer
