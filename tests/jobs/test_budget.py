@@ -12,6 +12,7 @@ from jobs.budget import Budget, spent
 from jobs.client import Client
 from jobs.draft import order_of
 from jobs.errors import Conflict, InvalidInput
+from jobs.events import Event
 from jobs.fetch import read_index
 from jobs.job import Job, JobRequest
 from jobs.queue_limits import Limits
@@ -26,6 +27,7 @@ from jobs.store import Store
 from jobs.templates.expansion import TemplateRequest
 from jobs.templates.template import Template
 from jobs.views import JobViews
+from jobs.webhooks import Hook, kind_of, message_of
 from scheduler.limits import within_limits
 from tests.api_servers import RunningApi
 from tests.jobs.conftest import Claim, Submit, request_for
@@ -310,6 +312,23 @@ def test_a_unit_that_a_limit_cuts_may_crash_as_a_whole_shard_may(
     assert units == {"1:10-15", "1:15-20", "2"}
 
 
+def test_what_was_let_through_stays_so(queue: ShardQueue, submit: Submit, claim: Claim) -> None:
+    submit(images=15, shard_images=10, limits=Limits(cut=True))
+    _, cut = claim(want=2)
+    assert queue.limit("job", 5, Limits()) == "run"
+    job = queue.job("job")
+    assert job is not None
+    assert (job.images, job.shards) == (15, 2)
+    assert queue.done("job", cut.unit, cut.token) == "ok"
+    assert queue.settled_shards("job", [0, 1]) == {1}
+    assert queue.limit("job", 20, Limits()) == "run"
+    assert queue.settled_shards("job", [0, 1]) == set()
+    [rest] = claim()
+    assert (rest.unit, rest.sound) == ("1:15-20", True)
+    assert queue.done("job", rest.unit, rest.token) == "ok"
+    assert queue.settled_shards("job", [0, 1]) == {1}
+
+
 def test_limits_of_jobs_that_do_not_go_on(queue: ShardQueue, submit: Submit) -> None:
     submit()
     queue.state("job", "cancel")
@@ -379,3 +398,14 @@ def test_over_http(api: RunningApi) -> None:
     for body, status in (({}, 422), ({"max_images": 0}, 422), ({"priority": 2}, 200)):
         url = f"{api.url}/v1/jobs/{done.id}"
         assert httpx.patch(url, json=body, trust_env=False).status_code == status
+
+
+def test_each_stop_is_a_message_of_its_own() -> None:
+    hook = Hook(id="hook_" + "0" * 24, tenant="t", url="u", events=(), secret="s", created_ms=1)
+    told = {"outcome": "stopped", "reason": "stopped at 6 images"}
+    ends = [Event(number, "finished", "job", "", 1, 10, 6, 0, 0, told) for number in ("1-0", "2-0")]
+    kinds = {kind_of(end) for end in ends}
+    assert kinds == {"job.stopped"}
+    messages = [message_of(hook, end, "job.stopped") for end in ends]
+    assert messages[0].id != messages[1].id
+    assert '"reason":"stopped at 6 images"' in messages[0].body

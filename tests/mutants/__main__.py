@@ -29,7 +29,7 @@ GUARDS_PAGE = ROOT / "docs" / "queue-guards.md"
 TESTS = (
     "test_shard_queue.py test_shard_queue_units.py test_shard_queue_replies.py "
     "test_shard_queue_order.py test_fair_shares.py test_shares_over_engines.py "
-    "test_last_shards.py test_error_budget.py "
+    "test_last_shards.py test_error_budget.py test_budget.py "
     "test_control.py test_restoring.py test_queue_guards.py test_quarantine.py test_events.py "
     "test_fair_shares_machine.py test_shard_queue_machine.py"
 ).split()

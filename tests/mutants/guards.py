@@ -397,6 +397,44 @@ GUARDS = (
         "(u == int(top) or call('SADD', of('parts', j), u) == 1)",
         "(u == int(top) or call('SADD', of('parts', j), u) ~= 9)",
     ),
+    # limits
+    Guard(
+        "a job that ends is stopped at no limit",
+        "if not live(f[1]) or f[3] == '1' then return f[1] end\n  drop_work(j)",
+        "if f[3] == '1' then return f[1] end\n  drop_work(j)",
+    ),
+    Guard(
+        "nor is one that is read back",
+        "if not live(f[1]) or f[3] == '1' then return f[1] end\n  drop_work(j)",
+        "if not live(f[1]) then return f[1] end\n  drop_work(j)",
+    ),
+    Guard(
+        "a limit waits for its leases",
+        "if tonumber(f[2]) == 0 then call('ZADD', P .. 'finishing', now, j) end\n  event('state', j, '', 'state', 'stop')",
+        "call('ZADD', P .. 'finishing', now, j)\n  event('state', j, '', 'state', 'stop')",
+    ),
+    _gone("images that were let through stay so", "  if new <= old then return end\n"),
+    Guard(
+        "what a limit cut off is handed out",
+        "if old % size > 0 and call('HEXISTS', of('split', j), int(k)) == 1 then",
+        "if false then",
+    ),
+    _gone("once, where its shard was", " and call('HEXISTS', of('split', j), int(k)) == 1"),
+    _gone("its shard is not settled any more", "    call('SETBIT', of('bits', j), int(k), 0)\n"),
+    Guard(
+        "a shard that a limit cuts is a part",
+        "local cut = f[3] == '1' and left == 1",
+        "local cut = false",
+    ),
+    Guard(
+        "a closed job alone is forgotten",
+        "if f[1] ~= 'closed' then return f[1] or 'unknown' end",
+        "if not f[1] then return 'unknown' end",
+    ),
+    Guard("a limit ends a job as stopped", "(f[1] == 'stop' and f[6] and idle)", "false"),
+    Guard(
+        "and nothing else does", "(f[1] == 'stop' and f[6] and idle)", "(f[1] == 'stop' and idle)"
+    ),
     # time
     _gone(
         "who is gone awaits no last word",
