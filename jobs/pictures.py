@@ -60,7 +60,7 @@ class Pictures:
         self._store = store
         # A committed shard never changes, so its parquet file's digest names what is kept.
         self._places = lru_cache(SHARDS_KEPT)(self._read_places)
-        self._lock = threading.Lock()
+        self._lock, self._later_lock = threading.Lock(), threading.Lock()
         #: Root and shard -> its units, of shards that are whole: they do not change.
         self._whole: OrderedDict[tuple[str, int], list[Manifest]] = OrderedDict()
         #: Root -> until when, and what later rounds are: one page asks for a hundred pictures.
@@ -122,7 +122,7 @@ class Pictures:
     def _rounds(self, layout: JobLayout, job: Job) -> tuple[Extent, list[Manifest]]:
         """What was added to a job, and the units of its retries."""
         # Held while reading: whoever comes meanwhile would read the same.
-        with self._lock:
+        with self._later_lock:
             now = time.monotonic()
             if layout.root not in self._later or self._later[layout.root][0] <= now:
                 self._later = {root: one for root, one in self._later.items() if one[0] > now}

@@ -46,6 +46,16 @@ OWN_COLOURS = """() => {
   return [...found].filter((one) => one.startsWith('rgb(')).slice(0, 40)
     .map((one) => one.match(/\\d+/g).map(Number));
 }"""
+TEMPLATE = {
+    "template": "a {{size}} {{color}} {{shape}} on a white background",
+    "lists": {
+        "size": ["big", "2::small"],
+        "color": ["red", "blue", "green", "yellow"],
+        "shape": ["circle", "square", "star", "heart", "ring"],
+    },
+    "mode": "balanced",
+    "count": 120,
+}
 PROMPTS = [
     f"a {colour} {shape} on a {paper} background"
     for shape, colour, paper in itertools.product(SHAPES, COLOURS, ("white", "black"))
@@ -59,9 +69,10 @@ class Studio:
     http: httpx.Client
     browser: Browser
 
-    def submit(self, name: str, prompts: list[Any], **job: Any) -> str:
-        """Submit a job; its id."""
-        body = {"job": {"name": name, "seed": 7} | job, "prompts": prompts}
+    def submit(self, name: str, prompts: list[Any] | dict[str, Any], **job: Any) -> str:
+        """Submit a job of prompts or of a template; its id."""
+        source = "template" if isinstance(prompts, dict) else "prompts"
+        body = {"job": {"name": name, "seed": 7} | job, source: prompts}
         reply = self.http.post("/v1/jobs", json=body)
         assert reply.status_code == 202, reply.text
         return str(reply.json()["id"])
@@ -130,6 +141,10 @@ def shoot_all(studio: Studio, api: RunningApi) -> None:
     studio.shoot("sheet", f"/jobs/{large}")
     studio.shoot("sheet-dark", f"/jobs/{large}", dark=True)
     studio.shoot("sheet-phone", f"/jobs/{large}", phone=True)
+    balanced = studio.submit("By template", TEMPLATE, repeats=4, shard_images=32, priority=9)
+    studio.wait(balanced, share=0.6)
+    studio.shoot("coverage", f"/jobs/{balanced}/coverage")
+    studio.shoot("shards-phone", f"/jobs/{balanced}/shards", dark=True, phone=True)
     studio.shoot("pictures", f"/jobs/{first}/pictures?prompt=circle", dark=True)
     studio.shoot("picture", f"/jobs/{first}/pictures/12")
     studio.shoot("picture-phone", f"/jobs/{first}/pictures/12", dark=True, phone=True)

@@ -12,6 +12,7 @@ from tests.api_calls import submit
 from tests.api_renderer import finish_dataset, render_shards
 from tests.browser.conftest import Site, Visit
 from tests.made_shards import MAKER
+from tests.servers import wait_until
 
 SHARDS = {"job": {"name": "Eight", "shard_images": 2, "repeats": 4}, "prompts": ["a", "b"]}
 HOSTILE = '"><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>{{7*7}}'
@@ -215,6 +216,28 @@ def test_timing_names_the_bottleneck_and_draws_it(visit: Visit) -> None:
     assert len(points.split()) == POINTS
 
 
+def test_coverage_grows_while_the_job_renders(visit: Visit) -> None:
+    page = visit.page
+    rows = [{"prompt": "a", "label": label} for label in ("star", "star", "ring", "ring")]
+    body = {"job": {"name": "labelled", "shard_images": 2}, "prompts": rows}
+    job_id = submit(visit.http, body)
+    page.goto(f"/jobs/{job_id}")
+    page.get_by_role("link", name="Coverage").click()
+    expect(page.locator("#made")).to_have_text("0")
+    render_shards(visit.site.api, job_id, shards=1, failed=(1,))
+    expect(page.locator("#made")).to_have_text("1")
+    line = page.get_by_role("row", name="star")
+    expect(line.get_by_role("cell").nth(1)).to_have_text("1")
+    expect(line.get_by_role("cell").nth(2)).to_have_text("2")
+    expect(page.get_by_role("row", name="not a number")).to_be_visible()
+    page.get_by_role("link", name="Shards").click()
+    expect(page.locator(".shard img")).to_have_count(1)
+    expect(page.locator(".shard")).to_contain_text("1 failed")
+    wait_until(
+        lambda: page.locator(".shard img").evaluate("one => one.naturalWidth") > 100, "the sheet"
+    )
+
+
 def test_the_cluster_shows_who_renders(visit: Visit) -> None:
     page, queue = visit.page, visit.site.api.queue
     about = {"state": "rendering", "engine": "tiny + lcm-tiny", "busy": "0.93", "memory": "2500000"}
@@ -286,6 +309,9 @@ def test_everything_is_reached_by_keyboard(visit: Visit) -> None:
         page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Eight: done")).to_be_focused()
     page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs/*")
+    # The page's script takes keys, and is there when all has been loaded.
+    page.wait_for_load_state("load")
     page.locator(".cell a").first.focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator("#cell-1 a")).to_be_focused()
@@ -299,11 +325,12 @@ def test_everything_is_reached_by_keyboard(visit: Visit) -> None:
 def test_no_page_is_wider_than_a_phone(visit: Visit) -> None:
     page = visit.page
     page.set_viewport_size({"width": 360, "height": 700})
-    long = {"job": {"name": "x" * 120, "repeats": 4}, "prompts": ["y" * 400]}
+    row = {"prompt": "y" * 400, "label": "z" * 90, "other": "w" * 90}
+    long = {"job": {"name": "x" * 120, "repeats": 4}, "prompts": [row]}
     job_id = rendered(visit, long, failed=(2,))
     job = f"/jobs/{job_id}"
     paths = ["/", job, f"{job}/pictures", f"{job}/pictures/0", f"{job}/failed", f"{job}/timing"]
-    for path in (*paths, "/new", "/cluster"):
+    for path in (*paths, f"{job}/coverage", f"{job}/shards", "/new", "/cluster"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
 

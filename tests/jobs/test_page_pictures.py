@@ -10,7 +10,7 @@ import pytest
 
 from jobs import pictures, thumbnails
 from jobs.api.house import MAKERS
-from jobs.kept import KeptFiles
+from jobs.kept import KEEP_S, KeptFiles
 from jobs.pictures import PictureFile
 from jobs.shard_queue import ShardQueue
 from tests.api_calls import submit
@@ -51,8 +51,9 @@ def test_small_pictures_are_made_few_at_a_time_and_once(
     assert made == 12
 
 
-def test_what_is_kept_is_bounded_in_bytes() -> None:
-    kept, made = KeptFiles(100), list[int]()
+def test_what_is_kept_is_bounded_in_bytes_and_time() -> None:
+    now = 0.0
+    kept, made = KeptFiles(100, lambda: now), list[int]()
 
     def get(number: int) -> PictureFile:
         def make() -> PictureFile:
@@ -64,7 +65,10 @@ def test_what_is_kept_is_bounded_in_bytes() -> None:
     for number in (0, 1, 0, 2, 0, 1):
         assert get(number).sha256 == f"{number}"
     assert made == [0, 1, 2, 1], "the one that was used last stays"
-    assert kept._bytes <= 100
+    now = KEEP_S
+    get(1), get(1)
+    assert made == [0, 1, 2, 1, 1], "what may have been deleted is not shown for ever"
+    assert kept._bytes == 80
 
 
 @pytest.fixture
