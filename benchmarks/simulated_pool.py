@@ -109,3 +109,7 @@ class SimulatedPool(Pool):
     def drain(self, name: str, seconds: float | None = None) -> None:
         """It finishes its shard and leaves."""
         self._on_drain(name)
+
+    def withdraw(self, name: str) -> bool:
+        """None waits for a node."""
+        return False

@@ -52,6 +52,9 @@ class ModelEntry(SourceEntry):
     sampler: Sampler
     steps: int
     guidance: float
+    #: What its renderers ask Ray for: a kind of GPU by Ray's name for it, bytes of a node's memory.
+    gpu: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,60}$")
+    node_memory: int = Field(default=0, ge=0)
 
     @property
     def weights(self) -> Weights:

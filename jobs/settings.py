@@ -74,11 +74,15 @@ class Settings(BaseSettings):
     #: A renderer that finds no living scheduler for this long drains and leaves.
     orphan_ms: int = Field(default=600_000, ge=1_000)
 
-    #: Renderers at most; each takes a whole GPU, or a CPU slot where there are none.
+    #: Renderers at most; each takes a whole GPU, or a CPU slot where there are none. Where several
+    #: share a GPU, that many GPUs.
     max_renderers: int = Field(default=8, ge=1, le=100_000)
     #: `auto`: a GPU each where the cluster has some, else a CPU, and no more than there are. `gpu`
     #: or `cpu`: one of these each, whether they are there yet or not: an autoscaler brings nodes.
     renderer_device: RendererDevice = "auto"
+    #: Renderers that may share a GPU, where those of their engine before them measured that they
+    #: fit; 1: each has a whole one.
+    renderers_on_a_device: int = Field(default=1, ge=1, le=16)
     #: An engine gets renderers enough to end its work in so many seconds, measured in device time;
     #: 0: as many as there are slots, and shards that are worth loading it for.
     drain_s: float = Field(default=0.0, ge=0.0, le=1e7, allow_inf_nan=False)

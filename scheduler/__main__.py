@@ -42,7 +42,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     queue = ShardQueue(client, keep_ms=settings.keep_ms)
-    pool = Pool(settings.max_renderers, settings.renderer_device)
+    pool = Pool(
+        settings.max_renderers,
+        settings.renderer_device,
+        catalog.models,
+        settings.renderers_on_a_device,
+    )
     scheduler = Scheduler(settings, queue, store, catalog, pool)
     log.info("scheduling slots=%s", scheduler.pool.slots())
     scheduler.run(stop)

@@ -4,12 +4,14 @@ Without it both would be noticed too: the one when the node is gone, the other w
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from jobs.queue_values import RendererRecord
 from jobs.shard_queue import ShardQueue
+from scheduler.facts import Facts
+from scheduler.sharing import SHARING_FIELDS
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,9 @@ class HasNodes(Protocol):
     def drain(self, name: str, seconds: float | None = None) -> None:
         """Tell a renderer to leave, in so many seconds if given."""
 
+    def hear(self, renderers: Sequence[RendererRecord]) -> None:
+        """Take in what renderers say of their memory."""
+
 
 @dataclass
 class Leaving:
@@ -46,11 +51,15 @@ class Leaving:
     pool: HasNodes
     #: Renderers on nodes that are about to go: others may take their place already.
     names: frozenset[str] = frozenset()
+    #: Renderers that said that they live.
+    living: frozenset[str] = frozenset()
 
     def look(self) -> None:
         """Once a second or so. Who was told before is told again: a word may have been lost."""
         # First who is where, so that Ray knows each node that is named.
-        renderers = self.queue.renderers_of(("actor", "ray_node"))
+        renderers = self.queue.renderers_of(("ray_node", *SHARING_FIELDS))
+        self.pool.hear(renderers)
+        self.living = frozenset(one.info.get("actor", "") for one in renderers)
         nodes = self.pool.nodes()
         going: dict[str, float | None] = {}
         for one in renderers:
@@ -64,6 +73,17 @@ class Leaving:
         self.names = frozenset(going)
         for name, seconds in going.items():
             self.pool.drain(name, seconds)
+
+    def in_vain(self, facts: Facts) -> list[str]:
+        """Renderers that have not come yet, of engines that have nothing to do any more."""
+        if facts.least:
+            return []
+        over = {one.engine_key for one in facts.demands if not one.units}
+        return [
+            one.name
+            for one in facts.renderers
+            if one.engine_key in over and one.name not in self.living
+        ]
 
     def _take_back(self, gone: RendererRecord) -> None:
         """End its leases: not as deaths that were a unit's doing, for it is the node that died."""

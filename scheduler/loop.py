@@ -117,6 +117,8 @@ class Scheduler:
         self._tell(facts)
         decision = decide(facts)
         self.apply(decision)
+        for name in self.leaving.in_vain(facts):
+            self.pool.withdraw(name)
         placed = placement_of(facts, decision)
         lost = sorted(engine for engine in placed.wanted if engine not in self.recipes)
         self.queue.place(replace(placed, unreadable=lost))

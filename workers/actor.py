@@ -19,7 +19,7 @@ from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from workers.leases import LeaseKeeper
-from workers.loading import Parts, load_parts
+from workers.loading import Parts, assigned_share, load_parts
 from workers.notice import Notice
 from workers.shard_loop import ShardLoop
 from workers.weight_files import forbid_remote_code
@@ -56,7 +56,7 @@ class Renderer:
         self._parts: Parts | None = None
         #: Of its engine, for people.
         self._title = ""
-        self._ray_node = ray_node()
+        self._ray_node, self._share = ray_node(), assigned_share()
         #: When it last said how busy it is, and the seconds it had been busy then.
         self._looked = (time.monotonic(), 0.0)
         threading.Thread(target=self._live, name="renderer", daemon=True).start()
@@ -88,9 +88,18 @@ class Renderer:
             "images": str(loop.images_done if loop else 0),
             "engine": self._title,
             "busy": self._busy_share(),
+            "share": str(self._share or ""),
+            "peak": self._peak(),
+            "device_memory": str(self._parts.device_memory) if self._parts else "",
             "memory": str(psutil.Process().memory_info().rss),
             "draining": "1" if self._draining.is_set() else "",
         }
+
+    def _peak(self) -> str:
+        """The most memory its engine held, in bytes; "" before it has rendered."""
+        if self._parts is None or self._loop is None or not self._loop.busy_s:
+            return ""
+        return str(self._parts.renderer.memory_bytes)
 
     def _busy_share(self) -> str:
         """How much of the time since this was last asked it rendered, 0 to 1; "" before it can."""

@@ -17,6 +17,8 @@ from jobs.settings import Settings
 from workers.depot import Depot
 from workers.work import RendersBatches
 
+#: What a process holds of a GPU beside its tensors.
+CONTEXT_BYTES = 1 << 30
 #: Encoder threads beside a GPU: one cannot keep up with it.
 GPU_ENCODERS = 8
 
@@ -39,6 +41,8 @@ class Parts:
     styles: tuple[str, ...]
     #: How its nets are compiled: `off`, `warm` or `max`.
     compiled: str = "off"
+    #: Bytes of its GPU; 0 on a CPU.
+    device_memory: int = 0
 
     @property
     def load_times(self) -> LoadTimes:
@@ -78,12 +82,16 @@ def load_parts(
     recipe = Recipe.model_validate_json(recipe_json)
     device = pick_device(settings.threads)
     _check_device(device.type)
+    device_memory = _keep_to_share(device.type)
     engine = load_engine(recipe, device, Depot.of(settings))
     on_gpu, name = device.type == "cuda", _device_name(device.type)
     encoders = settings.threads
     if on_gpu:
         encoders = max(encoders, min(GPU_ENCODERS, os.cpu_count() or 1))
-    shapes = BatchShapes(name, settings.home / "batch-shapes")
+    share = assigned_share()
+    # What fits in a part of a device says nothing of the whole.
+    part = f"{name}, {share:.2f} of it" if 0 < share < 1 else name
+    shapes = BatchShapes(part, settings.home / "batch-shapes")
     begun = time.perf_counter()
     batches, compiled = _batches(engine, shapes.shaped(recipe), settings, keeper.moved, say)
     times = engine.load_times
@@ -105,6 +113,7 @@ def load_parts(
         accelerator_sha256=engine.accelerator_sha256,
         styles=engine.styles,
         compiled=compiled,
+        device_memory=device_memory,
     )
 
 
@@ -140,6 +149,28 @@ def _check_device(kind: str) -> None:
             f"GPU {', '.join(given['GPU'])} was assigned, and torch cannot use it",
             remedy="check the driver, and that torch was installed with CUDA",
         )
+
+
+def assigned_share() -> float:
+    """How much of a GPU Ray gave this process; 0 without Ray or a GPU."""
+    import ray
+
+    if not ray.is_initialized():
+        return 0.0
+    return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0))
+
+
+def _keep_to_share(kind: str) -> int:
+    """Take no more of the GPU than was given, so that neighbours keep theirs; bytes of it all."""
+    if kind != "cuda":
+        return 0
+    import torch
+
+    total, share = torch.cuda.get_device_properties(0).total_memory, assigned_share()
+    if 0 < share < 1:
+        # What the driver holds of it for this process is not torch's to count.
+        torch.cuda.set_per_process_memory_fraction(max(0.01, share - CONTEXT_BYTES / total))
+    return int(total)
 
 
 def _device_name(kind: str) -> str:

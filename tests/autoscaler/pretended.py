@@ -5,6 +5,7 @@
 All else is the product's: Ray gives the actor its whole GPU, the tiny model renders on the CPU.
 """
 
+import dataclasses
 import os
 import sys
 import time
@@ -17,6 +18,8 @@ from workers.actor import Renderer
 
 #: Seconds that the pretended device takes for an image at least.
 PACE = "FEWSTEP_AUTOSCALER_PACE_S"
+#: Bytes that its renderers say it has.
+DEVICE_BYTES = 6_000_000_000
 
 
 class PretendedDevice(Renderer):
@@ -28,7 +31,8 @@ class PretendedDevice(Renderer):
 
     def _load(self, *arguments: Any) -> Any:
         loop = super()._load(*arguments)
-        if loop is not None:
+        if loop is not None and self._parts is not None:
+            self._parts = dataclasses.replace(self._parts, device_memory=DEVICE_BYTES)
             pace, finish = float(os.environ[PACE]), loop.renderer.finish
 
             def paced(started: Any) -> Any:

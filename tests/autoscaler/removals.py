@@ -26,6 +26,8 @@ class NodeNote:
     what: str
     node: str
     at_ms: int
+    #: Which of the autoscaler's node types it is.
+    kind: str = ""
 
 
 @dataclass

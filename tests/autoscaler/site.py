@@ -10,10 +10,12 @@ from typing import Any
 
 import psutil
 from ray._raylet import GcsClient
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID as HEAD
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from fewstep.local_ray import OBJECT_STORE_BYTES, free_ports
+from jobs.catalog import Catalog
 from jobs.queue_values import RendererRecord
 from jobs.redis_client import control_client
 from jobs.shard_queue import ShardQueue
@@ -28,6 +30,8 @@ PREEMPTION = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
 NODES = 3
 #: As in production, so that nothing is saved by a lease that runs out.
 LEASE_MS, RENEW_MS = 60_000, 15_000
+#: A kind of GPU by Ray's name for it, and memory of a node that has one.
+KIND, MEMORY = "A100", 2_000_000_000
 #: How long the last renderer of an engine stays without work, and then its node.
 IDLE_MS, NODE_IDLE_S = 3_000, 5.0
 _PORTS = (
@@ -55,6 +59,7 @@ class AutoscaledSite(RaySite):
         self.stays.start()
         self.notes = self.folder / "nodes.jsonl"
         self.notes.touch()
+        self.catalog = self._with_a_choosy_model()
         os.environ.update(
             {
                 "RAY_FAKE_CLUSTER": "1",
@@ -65,12 +70,26 @@ class AutoscaledSite(RaySite):
                 "FEWSTEP_LEASE_MS": str(LEASE_MS),
                 "FEWSTEP_RENEW_MS": str(RENEW_MS),
                 "FEWSTEP_RENDERER_DEVICE": "gpu",
+                "FEWSTEP_CATALOG": str(self.folder / "catalog.toml"),
                 "FEWSTEP_MAX_RENDERERS": str(NODES),
                 "FEWSTEP_IDLE_MS": str(IDLE_MS),
                 NOTES: str(self.notes),
                 PACE: str(self.pace_s),
             }
         )
+
+    def _with_a_choosy_model(self) -> Catalog:
+        """The tiny model without its accelerator: it wants a GPU of one kind, and memory."""
+        tiny = self.catalog.models["tiny"]
+        more = {"gpu": KIND, "node_memory": MEMORY // 2, "accelerator": None}
+        choosy = tiny.model_copy(update=more)
+        lines = ["[models.choosy]"]
+        lines += [
+            f"{name} = {json.dumps(value)}"
+            for name, value in choosy.model_dump(mode="json", exclude_defaults=True).items()
+        ]
+        (self.folder / "catalog.toml").write_text("\n".join(lines))
+        return self.catalog.model_copy(update={"models": {**self.catalog.models, "choosy": choosy}})
 
     def ray_head(self) -> None:
         """Start the head and the autoscaler with it."""
@@ -87,9 +106,7 @@ class AutoscaledSite(RaySite):
             f"--autoscaling-config={config}",
             *("--log-style=record", "--log-color=false"),
         ]
-        head = dict.fromkeys(
-            ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING"), FAKE_HEAD_NODE_ID
-        )
+        head = dict.fromkeys(("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING"), HEAD)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, stdout=output, stderr=output, env={**os.environ, **head}
@@ -103,6 +120,12 @@ class AutoscaledSite(RaySite):
             self.placing = subprocess.Popen(
                 [sys.executable, "-m", "tests.autoscaler.pretended"], stdout=log, stderr=log
             )
+
+    def settled(self) -> bool:
+        """Whether Ray has no node, and none on its way."""
+        said = get_cluster_status(f"127.0.0.1:{self.port}")
+        workers = [one for one in said.active_nodes + said.idle_nodes if one.node_id != HEAD]
+        return not (workers or said.pending_nodes or said.pending_launches)
 
     def give_notice(self, node_id: str, seconds: int) -> None:
         """Tell Ray that a node goes, as a cloud's notice would: what `ray drain-node` does."""
@@ -136,7 +159,7 @@ def autoscaling(port: int) -> dict[str, Any]:
             "type": "external",
             "module": "tests.autoscaler.provider.NotedProvider",
             "gcs_address": f"127.0.0.1:{port}",
-            "head_node_id": FAKE_HEAD_NODE_ID,
+            "head_node_id": HEAD,
             "launch_multiple": True,
         },
         # Ray's reader of this file wants these to be there.
@@ -151,11 +174,17 @@ def autoscaling(port: int) -> dict[str, Any]:
                 "node_config": {},
                 "max_workers": 0,
             },
-            "gpu": {
-                "resources": {"CPU": 1, "GPU": 1, "object_store_memory": OBJECT_STORE_BYTES},
-                "node_config": {},
-                "min_workers": 0,
-                "max_workers": NODES,
-            },
+            "plain": _node_type({}),
+            "choice": _node_type({f"accelerator_type:{KIND}": 1, "memory": MEMORY}),
         },
+    }
+
+
+def _node_type(more: dict[str, int]) -> dict[str, Any]:
+    own = {"CPU": 1, "GPU": 1, "object_store_memory": OBJECT_STORE_BYTES}
+    return {
+        "resources": {**own, **more},
+        "node_config": {},
+        "min_workers": 0,
+        "max_workers": NODES,
     }

@@ -77,7 +77,8 @@ class Site:
         self.queue = ShardQueue(self.client)
         self.recovery = Recovery(self.queue, self.client)
         self.moved_to: list[RedisSeat] = []
-        self.recipe = chaos_catalog().resolve(RECIPE)
+        self.catalog = chaos_catalog()
+        self.recipe = self.catalog.resolve(RECIPE)
 
     # ---- who takes part ----
 
@@ -199,7 +200,7 @@ class Site:
         done = submit_job(
             self.store,
             self.queue,
-            chaos_catalog(),
+            self.catalog,
             prefix=self.direct.s3_prefix,
             tenant=TENANT,
             request=wanted or request(),

@@ -29,13 +29,13 @@ class Recovery:
         """Measure from `since` until every struck unit is another's, or done."""
         assert struck, "nobody held anything: the fault struck nothing"
         self.injected += 1
-
-        def gone_on() -> bool:
-            tokens = {(one.job_id, one.unit): one.token for one in self.queue.leases()}
-            return all(self._gone_on(one, tokens) for one in struck)
-
-        wait_until(gone_on, "the dead one's units to be taken over", 180)
+        wait_until(lambda: self.taken_over(struck), "the dead one's units to be taken over", 180)
         self.seconds.append(time.monotonic() - since)
+
+    def taken_over(self, struck: list[LeaseRecord]) -> bool:
+        """Whether every one of these units is another's, or done."""
+        tokens = {(one.job_id, one.unit): one.token for one in self.queue.leases()}
+        return all(self._gone_on(one, tokens) for one in struck)
 
     def _gone_on(self, one: LeaseRecord, tokens: dict[tuple[str, str], str]) -> bool:
         token = tokens.get((one.job_id, one.unit))

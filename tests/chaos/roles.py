@@ -141,6 +141,9 @@ class NoPool:
         """No room for anybody."""
         return 0
 
+    def hear(self, renderers: Any) -> None:
+        """Nobody shares a device."""
+
     def nodes(self) -> Nodes:
         """No node of Ray's."""
         return Nodes()

@@ -1,11 +1,11 @@
 """Nodes that go, or are gone: who is told, whose units are offered again, and whose are not."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from jobs.queue_values import Lease
+from jobs.queue_values import Lease, RendererRecord
 from jobs.redis_client import control_client
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
@@ -26,12 +26,20 @@ class Cluster:
     said: Nodes = field(default_factory=Nodes)
     told: list[tuple[str, float | None]] = field(default_factory=list)
     there: list[PoolActor] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
 
     def nodes(self) -> Nodes:
         return self.said
 
     def drain(self, name: str, seconds: float | None = None) -> None:
         self.told.append((name, seconds))
+
+    def withdraw(self, name: str) -> bool:
+        self.withdrawn.append(name)
+        return True
+
+    def hear(self, renderers: Sequence[RendererRecord]) -> None:
+        """Nobody shares anything here."""
 
     def actors(self) -> list[PoolActor]:
         return self.there
@@ -96,3 +104,21 @@ def test_who_is_on_a_closing_node_takes_no_slot_from_who_comes_for_it(
     assert [one.name for one in scheduler.observe().renderers] == ["a", "b"]
     scheduler.leaving.look()
     assert [one.name for one in scheduler.observe().renderers] == ["b"]
+
+
+def test_who_has_not_come_yet_and_has_nothing_to_do_any_more_is_withdrawn_at_once(
+    queue: ShardQueue, store: Store
+) -> None:
+    cluster = Cluster(there=[PoolActor("a", ENGINE), PoolActor("b", ENGINE)])
+    live(queue, "a", "stays")
+    scheduler = Scheduler(Settings(), queue, store, CATALOG, cluster)  # type: ignore[arg-type]
+    queue.submit(request_for("job", engine_key=ENGINE))
+    scheduler.leaving.look()
+    scheduler.step()
+    assert not cluster.withdrawn
+    queue.state("job", "cancel")
+    scheduler.step()
+    assert cluster.withdrawn == ["b"]
+    # Where some are to be there without work, those on their way are too.
+    facts = replace(scheduler.observe(), least=1)
+    assert not scheduler.leaving.in_vain(facts)

@@ -44,6 +44,9 @@ class Placed:
     def drain(self, name: str) -> None:
         self.drained.append(name)
 
+    def withdraw(self, name: str) -> bool:
+        return False
+
 
 @pytest.fixture
 def shop(redis_url: str, store: Store) -> Iterator[Workshop]:
