@@ -57,12 +57,12 @@ def _check(request: JobRequest, path: Path) -> int:
     from fewstep.configuration import read_settings
     from fewstep.request import count_rows
     from jobs.catalog import load_catalog
-    from jobs.row_checks import RowRecipes
+    from jobs.submit import resolve_request
 
     settings = read_settings()
     catalog = load_catalog(settings.catalog, allow_noncommercial=settings.allow_noncommercial)
-    recipes = RowRecipes(catalog, request.recipe)
-    return request.images_of(count_rows(path, request, recipes.check) * request.repeats)
+    recipes, _ = resolve_request(catalog, request)
+    return request.images_of(count_rows(path, request, recipes.check) * request.per_row)
 
 
 @contextmanager

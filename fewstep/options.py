@@ -82,6 +82,20 @@ MaxDeviceSeconds = Annotated[
 Deadline = Annotated[
     str | None, typer.Option(metavar="TIME", help="Stop then, e.g. 2026-12-01T18:00Z.")
 ]
+FilterBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="NAME[>=X|<=X][:POLICY]",
+        help="Score every picture, e.g. 'prompt_agreement>=0.8:retry'; keep (and mark), drop or "
+        "retry those that miss the limit. Repeatable.",
+    ),
+]
+Accept = Annotated[
+    int | None,
+    typer.Option(help="So many pictures of each prompt that pass all filters of the policy retry."),
+]
+MaxTries = Annotated[int, typer.Option(help="With retry: pictures made of one image at most.")]
 Expand = Annotated[
     str | None,
     typer.Option(
@@ -158,6 +172,9 @@ class JobOptions:
     max_images: int | None
     max_device_seconds: float | None
     deadline: str | None
+    filter: list[str] | None
+    accept: int | None
+    max_tries: int
     column: list[str] | None
     drop: list[str] | None
     bad_rows: str
@@ -194,6 +211,9 @@ def job_options(
     max_images: MaxImages = None,
     max_device_seconds: MaxDeviceSeconds = None,
     deadline: Deadline = None,
+    filter: FilterBy = None,  # noqa: A002 - the option's name
+    accept: Accept = None,
+    max_tries: MaxTries = 4,
     column: Column = None,
     drop: Drop = None,
     bad_rows: BadRows = "refuse",

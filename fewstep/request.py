@@ -14,6 +14,7 @@ from jobs.budget import Budget
 from jobs.client_upload import TEMPLATE
 from jobs.draft import repeated
 from jobs.errors import InvalidInput
+from jobs.filters import FilterRequest
 from jobs.job import JobRequest
 from jobs.recipe import RecipeRequest, StyleWeight
 from jobs.rows import MAX_LINE, Row
@@ -23,6 +24,11 @@ from jobs.templates.expansion import Expansion
 from jobs.templates.row_templates import expanded
 from jobs.templates.template import Template
 from jobs.templates.template_file import read_list, read_template
+
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_FILTER = re.compile(
+    rf"(?P<name>[^<>=:]+)(?:>=(?P<least>{_NUMBER}))?(?:<=(?P<most>{_NUMBER}))?(?::(?P<policy>\w+))?"
+)
 
 
 def request_of(options: JobOptions) -> JobRequest:
@@ -61,6 +67,9 @@ def request_of(options: JobOptions) -> JobRequest:
         max_images=options.max_images,
         max_device_seconds=options.max_device_seconds,
         deadline=options.deadline,
+        filters=filters_of(options.filter),
+        accept=options.accept,
+        max_tries=options.max_tries,
         source=reading_of(options.column, options.drop, options.bad_rows),
         expand=expansion_of(
             options.expand, options.expand_count, options.expand_seed, options.list
@@ -91,6 +100,30 @@ def limits_of(
 def _number(text: str) -> str | int | float | None:
     """`none`, a number, or what is none."""
     return None if text == "none" else limit_of(text)
+
+
+def filters_of(given: Sequence[str] | None) -> tuple[FilterRequest, ...]:
+    """`NAME[>=X][<=X][:POLICY]` each; raises InvalidInput naming the option."""
+    found = []
+    for text in given or ():
+        match = _FILTER.fullmatch(text.replace(" ", ""))
+        if match is None:
+            raise InvalidInput(
+                f"{text[:80]!r} is no filter",
+                where="--filter",
+                remedy="give NAME, NAME>=X or NAME<=X, and by choice :keep, :drop or :retry "
+                "(in quotes: a shell reads > and <)",
+            )
+        limits = {"at_least": match["least"], "at_most": match["most"]}
+        found.append(
+            checked(
+                FilterRequest,
+                name=match["name"],
+                policy=match["policy"] or "keep",
+                **{name: float(value) for name, value in limits.items() if value},
+            )
+        )
+    return tuple(found)
 
 
 def reading_of(columns: Sequence[str] | None, drop: Sequence[str] | None, bad_rows: str) -> Reading:

@@ -83,7 +83,7 @@ def dataset_card(
             "",
             f"{index.ok} pictures of {job.rows.count} prompts ({job.repeats} each), made by a",
             f"few-step diffusion model in {len(index.shards)} shards.",
-            *_shortcomings(index, ended, added),
+            *_shortcomings(job, index, ended, added),
             *_left_out(job),
             "",
             "![The first pictures](previews/contact_sheet.png)",
@@ -96,7 +96,9 @@ def dataset_card(
     )
 
 
-def _shortcomings(index: DatasetIndex, ended: str, added: Container[int]) -> Iterable[str]:
+def _shortcomings(
+    job: Job, index: DatasetIndex, ended: str, added: Container[int]
+) -> Iterable[str]:
     more = [shard for shard in index.shards if shard.round in added]
     if more:
         made = sum(shard.ok for shard in more)
@@ -107,6 +109,13 @@ def _shortcomings(index: DatasetIndex, ended: str, added: Container[int]) -> Ite
         made = sum(shard.ok for shard in later)
         yield f"{made} of the pictures were made when what had failed was tried again, in shards"
         yield f"from {later[0].name} on."
+    if index.rows_short:
+        yield f"\n{index.rows_short} of {job.rows.count} prompts have fewer than {job.accept}"
+        yield "accepted pictures."
+    if index.rejects:
+        told = ", ".join(f"{count} for {name}" for name, count in index.rejects.items())
+        yield f"\nPictures that were turned away: {told}. Where no later seed made up for one, it"
+        yield "is in `quarantine/`, in a tar."
     if index.failed:
         yield f"\n{index.failed} images could not be made: `quarantine/` has a row for each, with"
         yield "error, traceback and number of tries. `fewstep retry-failed` tries them again."
@@ -167,7 +176,7 @@ def _features(job: Job, extension: str) -> list[str]:
     for name, kind in ((extension, "image"), ("txt", "string")):
         lines += [f"  - name: {name}", f"    dtype: {kind}"]
     lines += ["  - name: json", "    struct:"]
-    for field in json_schema(job.rows.columns):
+    for field in json_schema(job.columns):
         kind = field.type
         lines.append(f"    - name: {field.name}")
         if pa.types.is_list(kind):

@@ -18,6 +18,7 @@ from jobs.choices import (
 )
 from jobs.entries import AdapterEntry, ModelEntry, StyleEntry, VaeEntry
 from jobs.errors import BadConfiguration, InvalidInput
+from jobs.filters import FilterEntry
 from jobs.licences import check_consent, licence_of
 from jobs.recipe import Adapter, Frozen, Licence, Recipe, RecipeRequest, StyleWeight
 from jobs.samplers import settings_with_eta
@@ -29,13 +30,14 @@ SHIPPED = ("architectures.toml", "catalog.toml", "accelerators.toml")
 
 
 class Catalog(Frozen):
-    """Every architecture, model, autoencoder, accelerator and style by name."""
+    """Every architecture, model, autoencoder, accelerator, style and filter by name."""
 
     architectures: dict[str, ArchitectureEntry]
     models: dict[str, ModelEntry]
     accelerators: dict[str, AcceleratorEntry]
     vaes: dict[str, VaeEntry] = Field(default_factory=dict)
     styles: dict[str, StyleEntry] = Field(default_factory=dict)
+    filters: dict[str, FilterEntry] = Field(default_factory=dict)
     #: The operator agreed to licences that forbid commercial use.
     allow_noncommercial: bool = False
 
@@ -47,7 +49,7 @@ class Catalog(Frozen):
                 _must_be(self.vaes, model.vae, f"models.{name}.vae")
             if model.accelerator:
                 _must_be(self.accelerators, model.accelerator, f"models.{name}.accelerator")
-        for table in ("accelerators", "styles", "vaes"):
+        for table in ("accelerators", "styles", "vaes", "filters"):
             for name, entry in getattr(self, table).items():
                 for one in entry.architectures:
                     _must_be(self.architectures, one, f"{table}.{name}.architectures")

@@ -1,6 +1,7 @@
 """The commit: how a unit's pictures become part of the dataset, once and for good.
 
-    failed.jsonl -> TAR (the commit point) -> other forms, if wanted -> parquet -> manifest -> done
+    failed.jsonl, rejected.tar -> TAR (the commit point) -> other forms, if wanted -> parquet
+        -> rejected pictures, if any -> manifest -> done
 
 A process may die between any two of these. Before the tar nothing is committed, and the unit is
 rendered again; after it the next claim adopts the tar and writes what is missing.
@@ -12,7 +13,7 @@ what was staged, so that it too has the same bytes whoever writes it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from jobs.derived_files import (
@@ -29,6 +30,7 @@ from jobs.job import Job
 from jobs.layout import JobLayout, Unit
 from jobs.manifest import FileFacts, Manifest
 from jobs.records import Maker, Picture, ShardTimes
+from jobs.rejected import keep_rejected, stage_rejected
 from jobs.shard_row import ShardRow, shard_row
 from jobs.shard_tar import CONTENT_TYPE, read_tar
 from jobs.staging import (
@@ -107,6 +109,7 @@ def commit_unit(
     claim.check(pictures)
     rows = [shard_row(job, layout, unit, picture.record, maker) for picture in pictures]
     put_failed(store, layout, unit, token, rows)
+    stage_rejected(store, layout, unit, token, pictures, rows)
     with tar_file(pictures, rows) as tar:
         etag, upload_ms = claim.put_tar(tar, rows)
         claim.put_objects(tar)
@@ -244,6 +247,9 @@ class _Claim:
         """Write what follows from the tar, and remove what was staged for it."""
         table = write_table(self.store, self.layout, self.job, tar)
         self.failpoint("table_put")
+        if any(row["error_kind"] == "rejected" for row in tar.rows):
+            tar = replace(tar, rejected=keep_rejected(self.store, self.layout, tar.unit, tar.token))
+            self.failpoint("rejected_put")
         manifest = write_manifest(self.store, self.layout, self.job, tar, table)
         self.failpoint("manifest_put")
         remove_staged(self.store, self.layout, self.unit, tar.token)

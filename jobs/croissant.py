@@ -111,7 +111,7 @@ def _files(job: Job, extension: str, index_sha256: str) -> Iterable[dict[str, An
 
 
 def _records(job: Job) -> dict[str, Any]:
-    columns = [_field(field) for field in schema_of(job.rows.columns)]
+    columns = [_field(field) for field in schema_of(job.columns)]
     picture = {
         "@type": "cr:Field",
         "@id": "rows/picture",

@@ -1,7 +1,8 @@
 """`index.json`: the shards that make up a finished dataset. Readers outside trust this."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -55,13 +56,32 @@ class DatasetIndex(Frozen):
     ok: int
     failed: int
     shards: tuple[IndexShard, ...] = Field(strict=False)
-    #: A row for every image without a picture, and why; no file where there is none.
+    #: A row for every image without a picture, and why; no file where there is none. And the
+    #: pictures that filters turned away, a tar for each shard that has some.
     quarantine: tuple[IndexFile, ...] = Field(default=(), strict=False)
+    #: Of a job that wants so many accepted pictures of each row: the rows that have fewer.
+    rows_short: int | None = None
+    #: Reason -> pictures that were not taken for it, and filter -> pictures kept with a mark.
+    rejects: dict[str, int] = Field(default_factory=dict)
+    marks: dict[str, int] = Field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         """Size of all tars and parquet files."""
         return sum(shard.bytes + shard.parquet.bytes for shard in self.shards)
+
+
+def rejected_files(manifests: Iterable[Manifest]) -> tuple[IndexFile, ...]:
+    """The tars of pictures that filters turned away."""
+    return tuple(
+        IndexFile(
+            name=f"quarantine/{one.rejected.name}",
+            bytes=one.rejected.bytes,
+            sha256=one.rejected.sha256,
+        )
+        for one in manifests
+        if one.rejected
+    )
 
 
 def cover(manifests: Iterable[Manifest]) -> list[Manifest]:
@@ -108,6 +128,7 @@ def index_of(
     failed: int,
     complete: bool = True,
     quarantine: tuple[IndexFile, ...] = (),
+    rows_short: int | None = None,
 ) -> DatasetIndex:
     """The index of ordered covers, the job's own and those of later rounds.
 
@@ -122,7 +143,17 @@ def index_of(
         failed=failed,
         shards=tuple(shards),
         quarantine=quarantine,
+        rows_short=rows_short,
+        rejects=_added(one.rejects for some in rounds for one in some),
+        marks=_added(one.marks for some in rounds for one in some),
     )
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(sorted(total.items()))
 
 
 def _shard(one: Manifest, number: int) -> IndexShard:

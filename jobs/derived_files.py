@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jobs.errors import FewstepError, NotFound
+from jobs.filter_columns import marks_of, rejects_of
 from jobs.job import Job
 from jobs.layout import JobLayout, Unit
 from jobs.manifest import CONTENT_TYPE as JSON
@@ -32,6 +33,8 @@ class CommittedTar:
     times: ShardTimes
     #: Writing the staged or final tar; None where nobody wrote that down.
     upload_ms: float | None
+    #: The pictures that filters turned away.
+    rejected: FileFacts | None = None
 
     @property
     def upload_share_ms(self) -> float | None:
@@ -43,7 +46,7 @@ class CommittedTar:
 def write_table(store: Store, layout: JobLayout, job: Job, tar: CommittedTar) -> FileFacts:
     """Write the parquet file, or find the one that an earlier claim wrote."""
     key = layout.table(tar.unit)
-    data = build_table(tar.rows, job.rows.columns, tar.upload_share_ms)
+    data = build_table(tar.rows, job.columns, tar.upload_share_ms)
     digest = hashlib.sha256(data).hexdigest()
     facts = {"token": tar.writer, "sha256": digest}
     # A store that ignores the condition gets the same bytes from whoever writes, see commit.py.
@@ -132,6 +135,9 @@ def _manifest(job: Job, tar: CommittedTar, table: FileFacts) -> Manifest:
         times=tar.times,
         stages=stage_tallies(rows, tar.upload_share_ms),
         counts=value_counts(rows, job.rows.columns),
+        rejects=rejects_of(rows),
+        marks=marks_of(rows),
+        rejected=tar.rejected,
     )
 
 

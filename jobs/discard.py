@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs.layout import JobLayout
+from jobs.objects import ObjectInfo
 from jobs.rounds import Round
 from jobs.store import Store
 
@@ -29,6 +30,13 @@ def discard_round(store: Store, layout: JobLayout, again: Round) -> None:
         store.delete(folder + name for name in names if shard_number(name) in own)
     forms = form_files(store, layout)
     store.delete(one.key for one in forms if shard_number(f"{one.stem}.") in own)
+    names = (found.key.removeprefix(layout.quarantine_folder) for found in tars(store, layout))
+    store.delete(layout.quarantine_folder + name for name in names if shard_number(name) in own)
+
+
+def tars(store: Store, layout: JobLayout) -> Iterator[ObjectInfo]:
+    """The tars in the quarantine: its other files have numbers of their own."""
+    return (one for one in store.list(layout.quarantine_folder) if one.key.endswith(".tar"))
 
 
 def remove_remains(store: Store, layout: JobLayout) -> None:

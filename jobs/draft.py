@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from jobs.budget import Budget
 from jobs.errors import InvalidInput, TooLarge
+from jobs.filter_columns import check_columns
+from jobs.filters import JobFilter
 from jobs.job import (
     MAX_OBJECTS,
     MAX_SHARDS,
@@ -140,12 +142,14 @@ def draft_job(
     rows: Rows,
     tally: RowTally,
     now_ms: int,
+    filters: tuple[JobFilter, ...] = (),
 ) -> Job:
     """The job as it will be accepted; raises InvalidInput for too many shards or objects."""
-    images = rows.count * request.repeats
+    images = rows.count * request.per_row
     through = request.images_of(images)
     check_objects(request.output, through)
     _check_form(request)
+    check_columns(filters, rows.columns)
     size = request.shard_images or _shard_images(images, through, recipe)
     if -(-images // size) > MAX_SHARDS:
         raise InvalidInput(
@@ -159,7 +163,6 @@ def draft_job(
         name=request.name,
         recipe=recipe,
         rows=rows,
-        repeats=request.repeats,
         seed=_drawn_seed(layout.job_id) if request.seed is None else request.seed,
         format=request.format,
         quality=request.quality,
@@ -170,6 +173,7 @@ def draft_job(
         priority=request.priority,
         max_failed_rows=request.failed_limit(through),
         **dict(request.only()),
+        **request.settled(filters),
         submitted_ms=now_ms,
         request_sha256=_request_digest(request, rows),
         warnings=tuple(_warnings(request, recipe, tally, rows, through)),

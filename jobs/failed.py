@@ -34,7 +34,7 @@ class FailedImage(Frozen):
     negative_prompt: str
     seed: int
     error: str
-    error_kind: str = Field(description="device, nan, flat, encode or died")
+    error_kind: str = Field(description="device, nan, flat, encode, died, filter or rejected")
     traceback: str
     attempts: int = Field(description="Tries, or processes that died on it")
     worker: str
@@ -46,7 +46,7 @@ class FailedImage(Frozen):
     steps: int | None = None
     guidance: float | None = None
     sampler: str | None = None
-    columns: dict[str, Scalar] = Field(description="The prompt source's own")
+    columns: dict[str, Scalar] = Field(description="The filters' and the prompt source's own")
 
 
 class FailedPage(Frozen):
@@ -133,7 +133,7 @@ def _stem(layout: JobLayout, key: str) -> str:
 
 
 def _image(row: FailedRow, job: Job) -> FailedImage:
-    own = {name: row[name] for name in job.rows.columns}
+    own = {name: row[name] for name in job.columns}
     ours = {name: value for name, value in row.items() if name not in own}
     return FailedImage(**ours, columns=own)
 

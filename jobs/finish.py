@@ -10,7 +10,7 @@ from jobs.catalog import Catalog
 from jobs.contact_sheet import contact_sheet, first_pictures
 from jobs.covered import Tallied, expected_of
 from jobs.croissant import croissant
-from jobs.dataset_index import DatasetIndex, index_of
+from jobs.dataset_index import DatasetIndex, index_of, rejected_files
 from jobs.discard import form_files, remove_remains, shard_number
 from jobs.errors import Conflict
 from jobs.extent import Extent
@@ -102,14 +102,15 @@ def finish_job(
         found.rounds,
         failed=quarantine.rows,
         complete=not ended,
-        quarantine=quarantine.files,
+        quarantine=(*quarantine.files, *rejected_files(found.every)),
+        rows_short=None if job.accept is None else quarantine.rows_short,
     )
     # Once more: reading the failed rows takes long, and what follows deletes and overwrites.
     _check_last(store, layout, later)
     stop_shard = later[-1].stop_shard if later else job.shards
     _remove_strays(store, layout, index, stop_shard)
     splits = _form_splits(store, layout, job, index, stop_shard)
-    remove_old_quarantine(store, layout, quarantine.files)
+    remove_old_quarantine(store, layout, index.quarantine)
     # Before `_SUCCESS`: from then on a retry may be staging files.
     remove_remains(store, layout)
     own, *others = found.rounds

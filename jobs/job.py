@@ -7,9 +7,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from jobs.budget import Budget
+from jobs.filter_columns import filter_columns
+from jobs.filters import JobFilter, Wishes
 from jobs.recipe import Frozen, Name, Recipe, RecipeRequest
 from jobs.rows import Row
-from jobs.seeds import MAX_SEED, image_seed, repeat_seed
+from jobs.seeds import MAX_SEED, image_seed, later_seed, repeat_seed
 from jobs.sources.reading import Reading
 from jobs.templates.expansion import Expansion
 
@@ -30,13 +32,12 @@ Output = Literal["webdataset", "objects", "imagefolder", "parquet"]
 ColumnKind = Literal["bool", "int", "float", "string"]
 
 
-class JobRequest(Budget):
+class JobRequest(Budget, Wishes):
     """What a user submits beside the prompts."""
 
     recipe: RecipeRequest = RecipeRequest()
     #: Shown in lists and terminals, so no control characters.
     name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
-    repeats: int = Field(default=1, ge=1, le=100_000)
     #: Fixes every image's seed; None: drawn at submission and written into the job.
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     format: ImageFormat = "png"
@@ -71,6 +72,9 @@ class JobRequest(Budget):
     def failed_limit(self, images: int) -> int:
         """How many of so many images may fail."""
         asked = self.max_failed_rows
+        if asked is None and self.turns_away:
+            # What filters turn away counts as failed, and is no reason to stop.
+            return images
         if asked is None:
             return max(FAILED_FLOOR, images // 2)
         # 0.29 x 100 is 28.999... in floating point.
@@ -123,11 +127,20 @@ class Job(Budget):
     priority: int
     #: Images that may fail before it is stopped; None: any number.
     max_failed_rows: int | None = None
+    filters: tuple[JobFilter, ...] = Field(default=(), strict=False)
+    max_tries: int = 1
+    #: Pictures of each row that were to pass; None: that was not asked for.
+    accept: int | None = None
     submitted_ms: int
     #: Digest of request and rows: the same key with another digest is a conflict.
     request_sha256: str
     warnings: tuple[str, ...] = Field(default=(), strict=False)
     fewstep: str
+
+    @property
+    def columns(self) -> dict[str, ColumnKind]:
+        """The columns of its rows beside those of every job: its filters', then its source's."""
+        return {**filter_columns(self.filters), **self.rows.columns}
 
     @property
     def images(self) -> int:
@@ -148,6 +161,8 @@ class Image(Frozen):
     repeat: int
     seed: int
     row: Row
+    #: Which seed of its sequence this is: 0 the first, later ones where filters had it tried again.
+    seed_try: int = 0
 
 
 def image_of(job: Job, index: int, row: Row) -> Image:
@@ -162,6 +177,12 @@ def image_at(job: Job, index: int, row_index: int, repeat: int, row: Row) -> Ima
     else:
         seed = repeat_seed(row.seed, repeat)
     return Image(index=index, row_index=row_index, repeat=repeat, seed=seed, row=row)
+
+
+def with_try(job: Job, image: Image, number: int) -> Image:
+    """The image with seed `number` (1, 2, ...) of its sequence."""
+    seed = later_seed(job.seed, image.row_index, image.repeat, number)
+    return image.model_copy(update={"seed": seed, "seed_try": number})
 
 
 def choose_shard_images(images: int, batch_images: int) -> int:
@@ -263,4 +284,5 @@ __all__ = [
     "choose_shard_images",
     "image_of",
     "job_id",
+    "with_try",
 ]

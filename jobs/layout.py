@@ -225,6 +225,10 @@ class JobLayout(Frozen):
         """File `number` of the rows without a picture."""
         return f"{self.quarantine_folder}{number:05d}.parquet"
 
+    def rejected_tar(self, unit: Unit) -> str:
+        """The pictures of a unit that filters turned away."""
+        return f"{self.quarantine_folder}{self.stem(unit)}.tar"
+
     def stem(self, unit: Unit) -> str:
         """`00017`, or `00017-0500-0999` for a part (indexes in the shard, last included)."""
         if unit.whole:

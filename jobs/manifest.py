@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from jobs.coverage import Counts, ValueTally
+from jobs.filter_columns import FILTER_MS
 from jobs.recipe import Frozen
 from jobs.records import ShardTimes
 from jobs.shard_row import STAGES, ShardRow
@@ -111,6 +112,13 @@ class Manifest(Frozen):
     stages: dict[str, Tally]
     #: Pictures by value of the prompt source's own columns; None in manifests of earlier versions.
     counts: Counts | None = None
+    #: Reason -> pictures that were not taken for it: a filter's name, `nan` or `flat`. Each picture
+    #: of an image that was tried again counts.
+    rejects: dict[str, int] = Field(default_factory=dict)
+    #: Filter -> pictures that miss its limit and were kept.
+    marks: dict[str, int] = Field(default_factory=dict)
+    #: The pictures that filters turned away, in the form of a shard; None: there is none.
+    rejected: FileFacts | None = None
 
 
 def status_dict(rows: Iterable[ShardRow]) -> dict[str, int]:
@@ -134,5 +142,7 @@ def stage_tallies(rows: Iterable[ShardRow], upload_ms: float | None) -> dict[str
     """The tally of every stage over the images that were made."""
     made = [row for row in rows if row["status"] == "ok"]
     tallies = {stage: Tally.of(row[stage] for row in made) for stage in STAGES}
+    if any(FILTER_MS in row for row in made):
+        tallies[FILTER_MS] = Tally.of(row[FILTER_MS] for row in made)
     uploads = [] if upload_ms is None else [upload_ms] * len(made)
     return {**tallies, "upload_ms": Tally.of(uploads)}

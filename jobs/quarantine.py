@@ -58,12 +58,14 @@ class Quarantine:
     files: tuple[IndexFile, ...] = ()
     rows: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
+    #: Of a job with `accept`: rows of the prompt source that lack a picture, however many.
+    rows_short: int = 0
 
 
 def failed_of(store: Store, layout: JobLayout, manifest: Manifest, job: Job) -> list[FailedRow]:
     """The rows of a unit's images that have no picture, in the order of the images."""
     table = pq.read_table(io.BytesIO(store.get(layout.shards + manifest.parquet.name)))
-    names = set(quarantine_schema(job.rows.columns).names)
+    names = set(quarantine_schema(job.columns).names)
     return [
         {name: value for name, value in row.items() if name in names}
         | {"attempts": row["attempt"], "unit": manifest.unit}
@@ -112,9 +114,12 @@ def write_quarantine(
 
     The same rows make the same bytes.
     """
-    schema = quarantine_schema(job.rows.columns)
-    files, errors = list[IndexFile](), Counter[str]()
+    schema = quarantine_schema(job.columns)
+    files, errors, short = list[IndexFile](), Counter[str](), set[int]()
     for number, some in enumerate(_some(rows, FILE_ROWS)):
+        if job.accept:
+            # An extension's images of a row do not stand beside its first ones.
+            short.update(row["row"] for row in some)
         errors.update(str(row["error"] or "failed")[:200] for row in some)
         out = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(some, schema=schema), out, compression="zstd")
@@ -122,7 +127,9 @@ def write_quarantine(
         digest = hashlib.sha256(data).hexdigest()
         store.put(key, data, content_type=CONTENT_TYPE, metadata={"sha256": digest})
         files.append(IndexFile(name=key.removeprefix(layout.root), bytes=len(data), sha256=digest))
-    return Quarantine(tuple(files), errors.total(), dict(errors.most_common(_ERRORS_TOLD)))
+    return Quarantine(
+        tuple(files), errors.total(), dict(errors.most_common(_ERRORS_TOLD)), len(short)
+    )
 
 
 def remove_old_quarantine(store: Store, layout: JobLayout, files: Iterable[IndexFile]) -> None:

@@ -7,8 +7,9 @@ from pydantic import Field
 from jobs.recipe import Frozen, RowRecipe
 from jobs.rows import Scalar
 
-#: Why an image has no picture, in a word: its exception, its pixels, its file, or its process.
-ErrorKind = Literal["", "device", "nan", "flat", "encode", "died"]
+#: Why an image has no picture, in a word: its exception, its pixels, its file, its process, a
+#: filter that broke, or one that turned it away.
+ErrorKind = Literal["", "device", "nan", "flat", "encode", "died", "filter", "rejected"]
 #: Letters of a traceback that a row keeps: the last ones, where the error is.
 TRACEBACK_MAX = 4_000
 
@@ -100,10 +101,20 @@ class ImageRecord(Frozen):
     #: What of the job's recipe was another for it.
     recipe: RowRecipe | None = None
     extra: dict[str, Scalar] = Field(default_factory=dict)
+    #: What its job's filters said of it, by column (`jobs/filter_columns.py`).
+    filtered: dict[str, Scalar] = Field(default_factory=dict)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether there is a picture that a filter turned away."""
+        return self.error_kind == "rejected"
 
 
 class Picture(Frozen):
-    """An encoded picture and its record; `data` is empty where the image failed."""
+    """An encoded picture and its record.
+
+    `data` is empty where the image failed, unless a filter turned it away.
+    """
 
     record: ImageRecord
     data: bytes = b""

@@ -7,6 +7,7 @@ from functools import partial
 from jobs.draft import release
 from jobs.errors import Conflict
 from jobs.extent import Extent
+from jobs.filter_columns import SEED_TRY
 from jobs.gathering import gather
 from jobs.job import PAGE_ROWS, Job, Submission
 from jobs.keys import Quota
@@ -120,13 +121,16 @@ def _again(row: FailedRow, job: Job) -> Again:
         recipe=own_recipe(job.recipe, row),
         extra=own,
     )
-    return Again(
+    again = Again(
         image=row["image"],
         seed=row["seed"],
         row=text,
         row_index=row["row"],
         repeat=row["repeat"],
+        seed_try=row.get(SEED_TRY) or 0,
     )
+    # A picture that was turned away would come out the same: its sequence goes on.
+    return again.next_of(job) if row["error_kind"] == "rejected" else again
 
 
 def _never_tried(store: Store, extent: Extent, runs: Iterable[tuple[int, int]]) -> Iterator[Again]:

@@ -19,7 +19,7 @@ from jobs.budget import Budget
 from jobs.draft import order_of
 from jobs.errors import DamagedJob
 from jobs.extent import Block, Extent, ReadRows, own_block
-from jobs.job import PAGE_ROWS, Image, Job
+from jobs.job import PAGE_ROWS, Image, Job, with_try
 from jobs.keys import Quota
 from jobs.layout import JobLayout, Unit, parse_unit
 from jobs.manifest import Manifest
@@ -42,6 +42,27 @@ class Again(Frozen):
     #: Its row and repeat; None in pages of earlier versions: they follow from the image.
     row_index: int | None = None
     repeat: int | None = None
+    #: Which seed of the image's sequence it is.
+    seed_try: int = 0
+
+    def of(self, job: Job) -> Image:
+        """It as an image of its job."""
+        row, repeat = divmod(self.image, job.repeats)
+        if self.row_index is not None and self.repeat is not None:
+            row, repeat = self.row_index, self.repeat
+        return Image(
+            index=self.image,
+            row_index=row,
+            repeat=repeat,
+            seed=self.seed,
+            row=self.row,
+            seed_try=self.seed_try,
+        )
+
+    def next_of(self, job: Job) -> "Again":
+        """The same with the next seed of its sequence."""
+        later = with_try(job, self.of(job), self.seed_try + 1)
+        return self.model_copy(update={"seed": later.seed, "seed_try": later.seed_try})
 
 
 class Round(Frozen):
@@ -208,7 +229,7 @@ def unit_images(
         first = again.block.first_image
         images = again.block.planned(job, first + here.first, first + here.stop, read_rows)
     else:
-        images = [_image(job, one) for one in _read_pages(store, again, here.first, here.stop)]
+        images = [one.of(job) for one in _read_pages(store, again, here.first, here.stop)]
     unit = Unit(
         shard=here.shard + again.first_shard,
         first=here.first + again.first_place,
@@ -238,13 +259,6 @@ def _read_pages(store: Store, again: Round, first: int, stop: int) -> list[Again
         lines += store.get(JobLayout.page(again.pages, page)).rstrip(b"\n").split(b"\n")
     skipped = first_page * PAGE_ROWS
     return [Again.model_validate_json(line) for line in lines[first - skipped : stop - skipped]]
-
-
-def _image(job: Job, one: Again) -> Image:
-    row, repeat = divmod(one.image, job.repeats)
-    if one.row_index is not None and one.repeat is not None:
-        row, repeat = one.row_index, one.repeat
-    return Image(index=one.image, row_index=row, repeat=repeat, seed=one.seed, row=one.row)
 
 
 def _layout(prefix: str, job: Job) -> JobLayout:

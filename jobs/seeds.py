@@ -12,6 +12,16 @@ def image_seed(job_seed: int, row: int, repeat: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
 
+def later_seed(job_seed: int, row: int, repeat: int, number: int) -> int:
+    """Seed `number` (1, 2, ...) of an image that filters had tried again, its first being 0.
+
+    Of the row's place too where the row brings its own seed: two rows of one seed and one prompt
+    part ways here.
+    """
+    text = f"fewstep-try:{job_seed}:{row}:{repeat}:{number}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
+
+
 def repeat_seed(row_seed: int, repeat: int) -> int:
     """The seed of a repeat of a row that brings its own: repeat 0 is exactly that seed."""
     return row_seed if repeat == 0 else image_seed(row_seed, 0, repeat)

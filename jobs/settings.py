@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     #: it comes, `max` with kernels that compete for time. The same for all of a cluster's nodes.
     compile: Literal["off", "warm", "max"] = "off"
 
+    #: A filter that has not scored a batch of pictures after so long is given up.
+    filter_timeout_s: float = Field(default=60.0, gt=0, le=600)
+
     #: Where Ray is: an address, or `auto`.
     ray_address: str = "auto"
     #: Renderers may fetch weights from a hub only where this is set.

@@ -89,7 +89,7 @@ RESERVED_COLUMNS = frozenset(_COLUMNS) | QUARANTINE_ONLY
 
 
 def schema_of(columns: Mapping[str, ColumnKind]) -> pa.Schema:
-    """The parquet schema: our columns, then the prompt source's own, which may be null."""
+    """The parquet schema: our columns, then the job's (`Job.columns`), which may be null."""
     ours = [pa.field(name, kind, nullable=name == _LATER) for name, kind in _COLUMNS.items()]
     return pa.schema(ours + [pa.field(name, _KINDS[kind]) for name, kind in columns.items()])
 
@@ -109,8 +109,12 @@ def shard_row(
 
     `upload_ms` is left out: nobody knows it before the tar is written.
     """
-    row: ShardRow = record.model_dump(exclude={"times", "extra", "created_ms", "recipe"})
+    row: ShardRow = record.model_dump(
+        exclude={"times", "extra", "filtered", "created_ms", "recipe"}
+    )
     row |= {
+        # The name that it has in the quarantine is none in the dataset.
+        "file_name": record.file_name if record.status == "ok" else "",
         "shard": layout.stem(unit),
         "format": job.format,
         "quality": job.quality,
@@ -121,14 +125,14 @@ def shard_row(
         **_recipe_columns(recipe_for(job.recipe, record.recipe)),
     }
     ours = {name: row[name] for name in _COLUMNS if name != _LATER}
-    return ours | own_columns(record.extra, job.rows.columns)
+    return ours | own_columns({**record.filtered, **record.extra}, job.columns)
 
 
 def json_row_of(row: ShardRow) -> ShardRow:
     """The row as the tar's JSON tells it, from a row of the parquet file."""
     created = {"created": _iso(round(row["created"].timestamp() * 1000))}
     ours = {name: row[name] for name in _COLUMNS if name != _LATER} | created
-    # The prompt source's own columns are absent where they are null.
+    # The filters' and the prompt source's own columns are absent where they are null.
     return ours | {
         name: row[name]
         for name in row
@@ -139,7 +143,7 @@ def json_row_of(row: ShardRow) -> ShardRow:
 def own_columns(
     extra: Mapping[str, Scalar], columns: Mapping[str, ColumnKind]
 ) -> dict[str, Scalar]:
-    """The prompt source's own columns, each value as the column's kind; absent where null."""
+    """The job's own columns, each value as the column's kind; absent where null."""
     return {
         name: _as_kind(value, kind)
         for name, kind in columns.items()

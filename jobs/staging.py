@@ -20,6 +20,7 @@ from jobs.store import Store
 FAILED = "failed.jsonl"
 TAR = "tar"
 UPLOAD = "upload.json"
+REJECTED = "rejected.tar"
 #: In the metadata of a tar that was copied: what staging it took, for every writer of the table,
 #: also one that comes when nothing is staged any more.
 UPLOAD_MS = "upload-ms"
@@ -84,7 +85,7 @@ def failed_rows(
     if not wanted:
         return []
     found: dict[int, ShardRow] = {}
-    for key in _failed_keys(store, layout, unit, token):
+    for key in staged_of(store, layout, unit, token, FAILED):
         for line in store.get(key).splitlines():
             row: ShardRow = json.loads(line)
             found.setdefault(row["image"], row)
@@ -97,12 +98,13 @@ def failed_rows(
     return [found[image] for image in sorted(wanted)]
 
 
-def _failed_keys(store: Store, layout: JobLayout, unit: Unit, token: str) -> list[str]:
-    own = layout.staged(unit, token, FAILED)
+def staged_of(store: Store, layout: JobLayout, unit: Unit, token: str, kind: str) -> list[str]:
+    """What a claim staged of one kind, or, where that is not known, what any claim did."""
+    own = layout.staged(unit, token, kind)
     if token and store.head(own) is not None:
         return [own]
     folder = layout.staged(unit, "", "").removesuffix(".")
-    return [found.key for found in store.list(folder) if found.key.endswith(f".{FAILED}")]
+    return [found.key for found in store.list(folder) if found.key.endswith(f".{kind}")]
 
 
 def stage_tar(
@@ -161,4 +163,4 @@ def known_upload_ms(
 
 def remove_staged(store: Store, layout: JobLayout, unit: Unit, token: str) -> None:
     """Remove what a claim staged: its unit is complete, or it has lost."""
-    store.delete([layout.staged(unit, token, kind) for kind in (FAILED, TAR, UPLOAD)])
+    store.delete([layout.staged(unit, token, kind) for kind in (FAILED, REJECTED, TAR, UPLOAD)])

@@ -14,6 +14,7 @@ from jobs.control import Course, forget_course, read_budget, read_course, write_
 from jobs.draft import RowTally, draft_job, order_of, tally_of
 from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, QuotaExceeded
 from jobs.estimate import measured_cost
+from jobs.filters import JobFilter, resolve_filters
 from jobs.job import Job, JobRequest, Submission, job_id
 from jobs.keys import Quota
 from jobs.layout import JobLayout, segment
@@ -52,7 +53,7 @@ def submit_job(
     `quota` grants; `allowance` counts its images.
     """
     key = checked_key(idempotency_key)
-    recipes = RowRecipes(catalog, request.recipe)
+    recipes, filters = resolve_request(catalog, request)
     layout = JobLayout(prefix=prefix, tenant=segment(tenant, "tenant"), job_id=job_id(tenant, key))
     # Asked first, so that nothing is written while the queue does not answer.
     known = queue.job(layout.job_id) is not None
@@ -61,7 +62,7 @@ def submit_job(
     # A folder of its own for each try, so that a conflicting resend never touches accepted rows.
     folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
     tally = _tally(request, rows, recipes)
-    job = _spooled(store, layout, request, recipes, tally, folder, now_ms)
+    job = _spooled(store, layout, request, recipes, filters, tally, folder, now_ms)
     _spend(store, job, folder, quota, allowance)
     accepted = _written_down(store, layout, job)
     if accepted.rows.prefix != folder:
@@ -103,11 +104,11 @@ def dry_run_job(
     """
     name = job_id(tenant, checked_key(idempotency_key))
     layout = JobLayout(prefix="", tenant=segment(tenant, "tenant"), job_id=name)
-    recipes = RowRecipes(catalog, request.recipe)
+    recipes, filters = resolve_request(catalog, request)
     check_deadline(request, time.time_ns() // 1_000_000)
     tally = _tally(request, rows, recipes, glimpse)
     tally.within_s = within_s
-    job = _spooled(_Nowhere(), layout, request, recipes, tally, folder="", now_ms=0)
+    job = _spooled(_Nowhere(), layout, request, recipes, filters, tally, folder="", now_ms=0)
     if shown is not None:
         shown += tally.shown
     return _submission(job, created=False)
@@ -153,6 +154,14 @@ def check_deadline(budget: Budget, now_ms: int) -> None:
         )
 
 
+def resolve_request(
+    catalog: Catalog, request: JobRequest
+) -> tuple[RowRecipes, tuple[JobFilter, ...]]:
+    """The recipe, for rows with settings of their own too, and the filters; raises InvalidInput."""
+    recipes = RowRecipes(catalog, request.recipe)
+    return recipes, resolve_filters(catalog.filters, request.filters, recipes.recipe)
+
+
 def checked_key(key: str) -> str:
     """`key` if it may identify a submission; raises InvalidInput otherwise."""
     if not _KEY.fullmatch(key):
@@ -169,6 +178,7 @@ def _spooled(
     layout: JobLayout,
     request: JobRequest,
     recipes: RowRecipes,
+    filters: tuple[JobFilter, ...],
     tally: RowTally,
     folder: str,
     now_ms: int,
@@ -185,7 +195,7 @@ def _spooled(
             found = spool_template(store, tally.template, folder)
         facts = {"recipes": recipes.count, "cost": recipes.cost}
         found = found.model_copy(update=facts)
-        job = draft_job(layout, request, recipes.recipe, found, tally, now_ms)
+        job = draft_job(layout, request, recipes.recipe, found, tally, now_ms, filters)
         order_of(job)
     except FewstepError:
         # The first error is the one to tell, even where cleaning up fails too.

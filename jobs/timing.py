@@ -19,6 +19,7 @@ _IMAGE_STAGES = {
     "decode": "decode_ms",
     "transfer": "transfer_ms",
     "encode": "encode_ms",
+    "filters": "filter_ms",
     "upload": "upload_ms",
 }
 
@@ -150,6 +151,8 @@ def _stages(manifests: Sequence[Manifest]) -> dict[str, StageTiming]:
         name: _stage("image", Tally.total(one.stages.get(column, Tally()) for one in manifests))
         for name, column in _IMAGE_STAGES.items()
     }
+    if not images["filters"].count:
+        del images["filters"]
     return {**whole, **images}
 
 

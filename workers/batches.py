@@ -8,9 +8,24 @@ from itertools import islice
 
 from jobs.job import Image
 from jobs.recipe import Recipe, RowRecipe
-from jobs.records import Picture
+from jobs.records import Picture, StageTimes
 from jobs.row_recipe import recipe_for
+from workers.duplicate import Duplicate
 from workers.work import Work
+
+
+@dataclass
+class Tried:
+    """What a job with filters had made of one image until now."""
+
+    #: As it is to be tried next, or was tried last, with that seed; and where it waits.
+    image: Image
+    group: "Group"
+    #: Who turned its pictures away, in their order.
+    turned_away: list[str] = field(default_factory=list)
+    #: All tries together.
+    times: StageTimes = field(default_factory=StageTimes)
+    filter_ms: float = 0.0
 
 
 @dataclass(eq=False)
@@ -22,6 +37,11 @@ class Flight:
     #: in the unit.
     taken: int = 0
     pictures: dict[int, Future[Picture]] = field(default_factory=dict)
+    #: Of a job with filters, by place: what was tried of each image, and the hashes of pictures
+    #: that passed; by image: those that resemble others.
+    tried: dict[int, Tried] = field(default_factory=dict)
+    hashes: dict[int, int] = field(default_factory=dict)
+    duplicates: dict[int, Duplicate] = field(default_factory=dict)
     device_ms: float = 0.0
     #: Of its first batch: on the wall's clock, and how long the unit had waited for it.
     started_ms: int = 0
@@ -51,6 +71,21 @@ class Flight:
         while self._finished in self.pictures:
             self._finished += 1
         return self._finished
+
+    def image_at(self, at: int) -> Image:
+        """The image at a place, with the seed that it is to be made with now."""
+        tried = self.tried.get(at)
+        return tried.image if tried else self.work.images[at]
+
+    def put_back(self, at: int) -> None:
+        """An image is to be made once more; what was made of it is dropped."""
+        self.pictures.pop(at, None)
+        self.hashes.pop(at, None)
+        self.taken -= 1
+        group = self.tried[at].group
+        group.waiting.append(at)
+        if group not in self.groups:
+            self.groups.append(group)
 
     @property
     def suspect(self) -> bool:
@@ -115,7 +150,7 @@ class Place:
     @property
     def image(self) -> Image:
         """What is to be made."""
-        return self.flight.work.images[self.at]
+        return self.flight.image_at(self.at)
 
 
 @dataclass(frozen=True)
@@ -151,6 +186,11 @@ class BatchFormer:
     def add(self, flight: Flight) -> None:
         """Take a unit in; it leaves when its last image is taken, or by `drop`."""
         self._flights.append(flight)
+
+    def back(self, flight: Flight) -> None:
+        """A unit has images to be taken again; it is older than those that are waiting."""
+        if flight not in self._flights:
+            self._flights.insert(0, flight)
 
     def drop(self, flight: Flight) -> None:
         """Let a unit go, whatever is left of it."""

@@ -18,6 +18,7 @@ from jobs.store import Store
 from jobs.tallies import adopted, rendered
 from workers.claims import Claims
 from workers.device_faults import exhausted
+from workers.duplicate import as_duplicate
 from workers.leases import LeaseKeeper
 from workers.work import RenderedShard, Work
 
@@ -96,7 +97,9 @@ class Delivery:
         started = time.perf_counter()
         pictures = []
         for picture in shard.pictures:
-            pictures.append(picture.result())
+            made = picture.result()
+            found = shard.duplicates.get(made.record.image)
+            pictures.append(made if found is None else as_duplicate(made, found))
             self.keeper.moved()
         encode_ms = (time.perf_counter() - started) * 1e3
         times = shard.times.model_copy(update={"encode_ms": encode_ms})

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from jobs.errors import InvalidInput
+from workers.library_filters import clip_agreement
 from workers.scores import BATCH, Floats, Pictures, Reading
 
 #: Where weights lie that no package brings.
@@ -86,26 +87,7 @@ class LibraryScorer:
         return apart
 
     def _load_clip(self) -> Callable[[Pictures, Sequence[str]], Floats]:
-        from transformers import CLIPModel, CLIPProcessor
-
-        path = _weights(CLIP)
-        net = CLIPModel.from_pretrained(path, local_files_only=True).to(self._device).eval()
-        prepared = CLIPProcessor.from_pretrained(path, local_files_only=True)
-
-        @torch.no_grad()
-        def agreement(pictures: Pictures, prompts: Sequence[str]) -> Floats:
-            given = prepared(
-                text=list(prompts),
-                images=[Image.fromarray(one) for one in pictures],
-                return_tensors="pt",
-                padding=True,
-                truncation=True,
-            ).to(self._device)
-            found = net(**given)
-            pairs = torch.cosine_similarity(found.image_embeds, found.text_embeds)
-            return (100 * pairs.clamp(min=0)).cpu().numpy().astype(np.float64)
-
-        return agreement
+        return clip_agreement(Path(_weights(CLIP)), self._device)
 
     def _tensor(self, pictures: Pictures) -> torch.Tensor:
         return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().to(self._device)

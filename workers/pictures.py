@@ -34,7 +34,7 @@ def picture_of(work: Work, image: Image, rendered: Rendered) -> Picture:
         prompt=image.row.prompt,
         negative_prompt=image.row.negative_prompt,
         seed=image.seed,
-        status="ok" if data else "failed",
+        status="ok" if data and kind != "rejected" else "failed",
         error=error,
         error_kind=kind,
         traceback=trace,
@@ -49,5 +49,6 @@ def picture_of(work: Work, image: Image, rendered: Rendered) -> Picture:
         times=rendered.times.model_copy(update={"encode_ms": spent}),
         recipe=image.row.recipe,
         extra=image.row.extra,
+        filtered=rendered.filtered,
     )
     return Picture(record=record, data=data)

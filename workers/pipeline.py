@@ -18,6 +18,7 @@ from workers.leases import LeaseKeeper
 from workers.pictures import picture_of
 from workers.rendered import Rendered
 from workers.rooms import Room
+from workers.sieve import Sieve, settle
 from workers.work import RenderedShard, RendersBatches, Work
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Pipeline:
 
     renderer: RendersBatches
     keeper: LeaseKeeper
+    sieve: Sieve
     claims: Claims
     deliver: Callable[[Work, RenderedShard], FewstepError | None]
     failed: Callable[[FewstepError], None]
@@ -172,15 +174,25 @@ class Pipeline:
         self.keeper.moved()
         self._made += len(images)
         for place, rendered in zip(formed.places, images, strict=True):
-            if not place.flight.ended:
-                picture = self._encode(place.flight, place.image, rendered)
-                place.flight.pictures[place.at] = picture
-                place.flight.device_ms += rendered.times.device_ms
+            place.flight.device_ms += rendered.times.device_ms
+        for place, found in zip(formed.places, self.sieve.sift(formed.places, images), strict=True):
+            flight = place.flight
+            if found is not None and not flight.ended:
+                flight.pictures[place.at] = self._encode(flight, place.image, found)
         for flight in formed.flights:
-            held = flight.work.held
-            held.progress = held.lease.first + flight.finished
-            if flight.rendered and not flight.ended:
-                self._hand_over(flight)
+            if not flight.ended:
+                self._onward(flight)
+
+    def _onward(self, flight: Flight) -> None:
+        """A unit whose images are all made leaves; one with images to try again waits for them."""
+        held = flight.work.held
+        held.progress = held.lease.first + flight.finished
+        if flight.rendered:
+            settle(flight)
+        if flight.rendered:
+            self._hand_over(flight)
+        elif flight.left:
+            self._former.back(flight)
 
     def _encode(self, flight: Flight, image: Image, rendered: Rendered) -> Future[Picture]:
         size = 0 if rendered.pixels is None else rendered.pixels.nbytes
@@ -210,7 +222,7 @@ class Pipeline:
         # The engine was loaded once, for the first shard.
         self.renderer.load_ms = 0.0
         pictures = [flight.pictures[at] for at in range(len(flight.work.images))]
-        shard = RenderedShard(pictures, times, flight.device_ms)
+        shard = RenderedShard(pictures, times, flight.device_ms, flight.duplicates)
         self._uploads.submit(self._upload, flight.work, shard, size)
 
     def _upload(self, work: Work, shard: RenderedShard, size: int) -> None:

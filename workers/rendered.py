@@ -6,11 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.records import ErrorKind, StageTimes
+from jobs.rows import Scalar
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One image as pixels `[height, width, 3]` uint8, or why there are none."""
+    """One image as pixels `[height, width, 3]` uint8, or why there are none.
+
+    One that a filter turned away (`kind`) has both.
+    """
 
     pixels: NDArray[np.uint8] | None
     error: str
@@ -22,3 +26,5 @@ class Rendered:
     batch_images: int = 0
     tries: int = 1
     times: StageTimes = field(default_factory=StageTimes)
+    #: What the job's filters said of it, by column.
+    filtered: dict[str, Scalar] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from workers.leases import LeaseKeeper
 from workers.notice import Notice
 from workers.pipeline import Pipeline
 from workers.prefetch import Prefetch
+from workers.sieve import Sieve
 from workers.work import RendersBatches, WorkSource
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class ShardLoop:
         pipeline = Pipeline(
             self.renderer,
             self.keeper,
+            Sieve(self.settings, self.keeper.moved),
             self._claims,
             self._delivery.commit,
             self._note_fatal,

@@ -3,9 +3,9 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jobs.errors import LeaseLost
@@ -17,6 +17,7 @@ from jobs.rounds import Accepted, read_accepted, unit_images
 from jobs.shard_queue import ShardQueue
 from jobs.spool import RowPages
 from jobs.store import Store
+from workers.duplicate import Duplicate
 from workers.leases import Held
 from workers.rendered import Rendered
 
@@ -45,6 +46,8 @@ class RenderedShard:
     pictures: list[Future[Picture]]
     times: ShardTimes
     device_ms: float
+    #: Image -> the earlier picture that its own resembles.
+    duplicates: Mapping[int, Duplicate] = field(default_factory=dict)
 
 
 class RendersBatches(Protocol):

@@ -78,5 +78,5 @@ def _writer(source: Fetched, out: Path, split: str, asked: Export) -> Writer:
     if asked.form == "imagefolder":
         return FolderWriter(out, split, asked)
     if asked.form == "parquet":
-        return TableWriter(out, split, asked, source.job.rows.columns)
+        return TableWriter(out, split, asked, source.job.columns)
     return TarWriter(out, split, asked)

@@ -93,7 +93,7 @@ def picture(request: Request, job_id: JobId, image: ImageIndex, services: Looks)
         job=services.views.whole(job_id),
         item=item,
         row=row,
-        own={name: row[name] for name in job.rows.columns} if row else {},
+        own={name: row[name] for name in job.columns} if row else {},
         command=command,
     )
 

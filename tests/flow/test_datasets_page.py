@@ -13,9 +13,16 @@ from tests.api_renderer import rendering
 from tests.api_servers import RunningApi
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "datasets.md").read_text("utf-8")
 _BLOCK = re.compile(r"(?:^<!-- (\S+) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [match.groups() for match in _BLOCK.finditer(PAGE)]
+
+
+def blocks_of(page: str) -> list[tuple[str | None, str, str]]:
+    """Of a page of the documents: the file it is, if one, its language and text."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return [(match[1], match[2], match[3]) for match in _BLOCK.finditer(text)]
+
+
+BLOCKS = blocks_of("datasets.md")
 
 
 def environment(api: RunningApi, folder: Path) -> dict[str, str]:
@@ -49,14 +56,19 @@ def test_a_reader_gets_what_the_page_says(api: RunningApi, tmp_path: Path) -> No
         for name, kind, text in BLOCKS:
             if name:
                 continue
-            shell = ["bash", "-euo", "pipefail", "-c", text]
-            done = subprocess.run(
-                shell if kind == "sh" else [sys.executable, "-W", "error", "-c", text],
-                cwd=tmp_path,
-                env=environment(api, tmp_path),
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
-            assert done.returncode == 0, text + done.stdout + done.stderr
+            run_block(api, tmp_path, kind, text)
+
+
+def run_block(api: RunningApi, folder: Path, kind: str, text: str) -> None:
+    """Run a block of a page in a folder, as its reader does against this API."""
+    shell = ["bash", "-euo", "pipefail", "-c", text]
+    done = subprocess.run(
+        shell if kind == "sh" else [sys.executable, "-W", "error", "-c", text],
+        cwd=folder,
+        env=environment(api, folder),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, text + done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """Scores for pictures of the tiny model: what its own judge reads off them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.nn import functional
 from workers.scores import Floats, Pictures, Reading
 from workers.tiny.captions import VALUES, Attributes, canonical, draw_attributes
 from workers.tiny.classifier import agreement, read, shipped_judge, to_tensor
-from workers.tiny.scenes import render
+from workers.tiny.scenes import SIDE, render
 
 TRUE_PICTURES = 4000
 """True pictures whose features stand for the truth."""
@@ -83,3 +83,23 @@ def _every_prompt() -> dict[str, tuple[int, ...]]:
     table = np.array(list(product(*(range(len(values)) for values in VALUES.values()))))
     texts = canonical(Attributes.of(table.astype(np.int64)))
     return {text: tuple(map(int, row)) for text, row in zip(texts, table, strict=True)}
+
+
+def share_right() -> Callable[[Pictures, Sequence[str]], Floats]:
+    """What scores pictures by the share of the five things of their captions that the judge sees.
+
+    Floats [n], 0 to 1; NaN where a prompt is no plain caption (`captions.canonical`), and for
+    pictures of another size.
+    """
+    judge, wanted = shipped_judge(), _every_prompt()
+
+    def scores(pictures: Pictures, prompts: Sequence[str]) -> Floats:
+        if pictures.shape[1:] != (SIDE, SIDE, 3):
+            return np.full(len(pictures), np.nan)
+        found, _ = read(judge, pictures)
+        table = [wanted.get(prompt, (0,) * len(VALUES)) for prompt in prompts]
+        right = agreement(found, Attributes.of(np.array(table, dtype=np.int64)))
+        share = np.mean([right[name] for name in VALUES], axis=0)
+        return np.where([prompt in wanted for prompt in prompts], share, np.nan)
+
+    return scores
