@@ -68,6 +68,23 @@ class Pictures:
 
     def read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
         """The picture of an image; raises NotFound where there is none (yet)."""
+        try:
+            return self._read(layout, job, image)
+        except NotFound:
+            if not self.forget(layout):
+                raise
+            return self._read(layout, job, image)
+
+    def forget(self, layout: JobLayout) -> bool:
+        """Forget what is known of a job's shards: they may have been written anew under other
+        names. Whether there was something to forget."""
+        with self._lock:
+            known = [key for key in self._whole if key[0] == layout.root]
+            for key in known:
+                del self._whole[key]
+        return bool(known)
+
+    def _read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
         extent = self._extent(layout, job, image)
         shard, at = extent.shard(image), extent.place(image)
         for manifest in self.units(layout, job, shard):

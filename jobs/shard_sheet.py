@@ -27,6 +27,14 @@ class ShardSheets:
 
     def read(self, layout: JobLayout, job: Job, shard: int) -> PictureFile:
         """The sheet of a shard as the dataset numbers it, a JPEG; raises NotFound without one."""
+        try:
+            return self._read(layout, job, shard)
+        except NotFound:
+            if not self._pictures.forget(layout):
+                raise
+            return self._read(layout, job, shard)
+
+    def _read(self, layout: JobLayout, job: Job, shard: int) -> PictureFile:
         units = self._pictures.units(layout, job, shard)
         if not any(one.ok for one in units):
             raise NotFound(

@@ -13,7 +13,7 @@ from jobs.api.house import MAKERS
 from jobs.kept import KEEP_S, KeptFiles
 from jobs.pictures import PictureFile
 from jobs.shard_queue import ShardQueue
-from tests.api_calls import submit
+from tests.api_calls import layout_of, submit
 from tests.api_renderer import render_shards
 from tests.api_servers import RunningApi
 from tests.jobs.test_api_retry import render
@@ -49,6 +49,23 @@ def test_small_pictures_are_made_few_at_a_time_and_once(
     assert (most, made) == (MAKERS, 12)
     assert [http.get(path).content for path in paths] == [reply.content for reply in first]
     assert made == 12
+
+
+def test_a_shard_that_was_written_anew_is_found(http: httpx.Client, api: RunningApi) -> None:
+    job_id = submit(http, {"job": {"shard_images": 4}, "prompts": ["a"] * 4})
+    render_shards(api, job_id)
+    picture, sheet = f"/v1/jobs/{job_id}/items/2/picture", f"/jobs/{job_id}/shards/0/sheet"
+    before = http.get(picture)
+    folder = layout_of(api, job_id).shards
+    assert before.status_code == http.get(f"/jobs/{job_id}/pictures/1/thumb").status_code == 200
+    for end in (".tar", ".parquet", "_stats.json"):
+        data = api.store.get(f"{folder}00000{end}")
+        if end == "_stats.json":
+            data = data.replace(b'"00000.', b'"00000-0000-0003.')
+        api.store.put(f"{folder}00000-0000-0003{end}", data)
+        api.store.delete([f"{folder}00000{end}"])
+    assert http.get(picture).content == before.content
+    assert http.get(sheet).headers["content-type"] == "image/jpeg"
 
 
 def test_what_is_kept_is_bounded_in_bytes_and_time() -> None:
