@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,10 @@ from jobs.errors import InvalidInput, NoCapacity
 from jobs.sources.records import Record
 
 log = logging.getLogger(__name__)
+
+#: numpy's linear algebra, which nobody uses here, takes some 20 MB for each core at its start: on
+#: 64 cores it alone would pass `MEMORY`.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 #: Bytes, and seconds of a processor, that reading one file may take.
 MEMORY = 1 << 30
@@ -50,7 +55,11 @@ def _read(file: BinaryIO, kind: TableFormat, name: str, dropped: Sequence[str]) 
     with (
         TemporaryFile(prefix="fewstep-") as said,
         subprocess.Popen(
-            command, stdin=file.fileno(), stdout=subprocess.PIPE, stderr=said
+            command,
+            stdin=file.fileno(),
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env=os.environ | _ONE_THREAD,
         ) as child,
     ):
         assert child.stdout is not None

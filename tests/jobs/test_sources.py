@@ -3,6 +3,7 @@
 import io
 import json
 import resource
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -302,6 +303,23 @@ def test_a_table_takes_bounded_time_of_a_processor(
     monkeypatch.setattr("jobs.sources.tables.CPU_S", 1)
     with pytest.raises(InvalidInput, match=r"long.parquet: .* more than 1 s of a processor"):
         rows(path, Reading())
+
+
+def test_memory_for_a_table_does_not_depend_on_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet(tmp_path / "rows.parquet")
+    asked: list[dict[str, str]] = []
+    real = subprocess.Popen
+
+    def noted(*words: Any, env: dict[str, str], **more: Any) -> Any:
+        asked.append(env)
+        return real(*words, env=env, **more)
+
+    monkeypatch.setattr("jobs.sources.tables.subprocess.Popen", noted)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "64")
+    assert rows(tmp_path / "rows.parquet") == EXPECTED
+    assert [env["OPENBLAS_NUM_THREADS"] for env in asked] == ["1"]
 
 
 def test_few_tables_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
