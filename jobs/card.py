@@ -112,6 +112,9 @@ def _shortcomings(
     if index.rows_short:
         yield f"\n{index.rows_short} of {job.rows.count} prompts have fewer than {job.accept}"
         yield "accepted pictures."
+    if index.duplicates:
+        yield f"\n{index.duplicates} pictures resemble an earlier one:"
+        yield "`duplicates.parquet` lists them."
     if index.rejects:
         told = ", ".join(f"{count} for {name}" for name, count in index.rejects.items())
         yield f"\nPictures that were turned away: {told}. Where no later seed made up for one, it"

@@ -61,6 +61,9 @@ class DatasetIndex(Frozen):
     quarantine: tuple[IndexFile, ...] = Field(default=(), strict=False)
     #: Of a job that wants so many accepted pictures of each row: the rows that have fewer.
     rows_short: int | None = None
+    #: Of a job that looks for near-duplicates: pictures that resemble an earlier one
+    #: (`duplicates.parquet`).
+    duplicates: int | None = None
     #: Reason -> pictures that were not taken for it, and filter -> pictures kept with a mark.
     rejects: dict[str, int] = Field(default_factory=dict)
     marks: dict[str, int] = Field(default_factory=dict)
@@ -129,6 +132,7 @@ def index_of(
     complete: bool = True,
     quarantine: tuple[IndexFile, ...] = (),
     rows_short: int | None = None,
+    duplicates: int | None = None,
 ) -> DatasetIndex:
     """The index of ordered covers, the job's own and those of later rounds.
 
@@ -144,6 +148,7 @@ def index_of(
         shards=tuple(shards),
         quarantine=quarantine,
         rows_short=rows_short,
+        duplicates=duplicates,
         rejects=_added(one.rejects for some in rounds for one in some),
         marks=_added(one.marks for some in rounds for one in some),
     )

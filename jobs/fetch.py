@@ -122,7 +122,10 @@ def _shard_files(index: DatasetIndex) -> Iterator[IndexFile]:
 
 def _other_files(store: Store, layout: JobLayout, index: DatasetIndex) -> list[str]:
     keys = [layout.card, layout.job, layout.timing, layout.contact_sheet, layout.index]
-    by_choice = (layout.coverage, layout.croissant, layout.template_copy, layout.rejected_copy)
+    by_choice = (
+        *(layout.coverage, layout.duplicates, layout.croissant),
+        *(layout.template_copy, layout.rejected_copy),
+    )
     keys += [key for key in by_choice if store.head(key) is not None]
     return [*(shard.stats for shard in index.shards), *(_name(layout, key) for key in keys)]
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from jobs.accepting import rows_short
 from jobs.card import dataset_card
 from jobs.catalog import Catalog
 from jobs.contact_sheet import contact_sheet, first_pictures
@@ -12,6 +13,7 @@ from jobs.covered import Tallied, expected_of
 from jobs.croissant import croissant
 from jobs.dataset_index import DatasetIndex, index_of, rejected_files
 from jobs.discard import form_files, remove_remains, shard_number
+from jobs.duplicate_list import write_duplicates
 from jobs.errors import Conflict
 from jobs.extent import Extent
 from jobs.gathering import Gathered, gather
@@ -103,7 +105,8 @@ def finish_job(
         failed=quarantine.rows,
         complete=not ended,
         quarantine=(*quarantine.files, *rejected_files(found.every)),
-        rows_short=None if job.accept is None else quarantine.rows_short,
+        rows_short=rows_short(quarantine.short, found.missing, job.repeats) if job.accept else None,
+        duplicates=write_duplicates(store, layout, job, found.every),
     )
     # Once more: reading the failed rows takes long, and what follows deletes and overwrites.
     _check_last(store, layout, later)

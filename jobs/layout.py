@@ -153,6 +153,11 @@ class JobLayout(Frozen):
         return f"{self.root}previews/contact_sheet.png"
 
     @property
+    def duplicates(self) -> str:
+        """The pictures that resemble earlier ones, of jobs that look for them."""
+        return f"{self.root}duplicates.parquet"
+
+    @property
     def coverage(self) -> str:
         """Pictures by value of the prompt source's own columns, and what was not taken."""
         return f"{self.root}coverage.json"

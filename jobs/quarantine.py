@@ -59,7 +59,7 @@ class Quarantine:
     rows: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
     #: Of a job with `accept`: rows of the prompt source that lack a picture, however many.
-    rows_short: int = 0
+    short: frozenset[int] = frozenset()
 
 
 def failed_of(store: Store, layout: JobLayout, manifest: Manifest, job: Job) -> list[FailedRow]:
@@ -128,7 +128,7 @@ def write_quarantine(
         store.put(key, data, content_type=CONTENT_TYPE, metadata={"sha256": digest})
         files.append(IndexFile(name=key.removeprefix(layout.root), bytes=len(data), sha256=digest))
     return Quarantine(
-        tuple(files), errors.total(), dict(errors.most_common(_ERRORS_TOLD)), len(short)
+        tuple(files), errors.total(), dict(errors.most_common(_ERRORS_TOLD)), frozenset(short)
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Pillow
 
@@ -208,6 +209,21 @@ def test_pictures_that_resemble_others_are_found(house: House, tmp_path: Path) -
         assert rows[n]["error"] == "rejected:near_duplicate"
         assert rows[n]["duplicate_of"] == rows[n - 10]["key"]
         assert (rows[n]["score_near_duplicate"], rows[n]["phash"]) == (0, rows[n - 10]["phash"])
+    # Renderers know their shard; of other shards it is found out when all have ended.
+    spread = house.submit(
+        "\n".join(lines), JobRequest(**fields | {"shard_images": 5}), source="jsonl"
+    )
+    house.render(spread, renderers=2)
+    rows = rows_of(house, spread, tmp_path / "spread")
+    listed = pq.read_table(tmp_path / "spread" / "duplicates.parquet").to_pylist()
+    assert index_of(house, spread).duplicates == len(listed)
+    assert {one["image"] for one in listed} >= {n for n in range(10, 20) if _made(rows, n, n - 10)}
+    for one in listed:
+        twin = next(row for row in rows.values() if row["key"] == one["duplicate_of"])
+        apart = int(rows[one["image"]]["phash"], 16) ^ int(twin["phash"], 16)
+        assert twin["image"] < one["image"]
+        assert (rows[one["image"]]["key"], one["distance"]) == (one["key"], apart.bit_count())
+    assert len(listed) >= 5
     # Tried again they part, although their rows name the same seed.
     retried = (FilterRequest(name="near_duplicate", policy="retry"),)
     job = house.submit(
@@ -282,6 +298,10 @@ def test_a_plugin_scores_and_one_that_breaks_fails_its_images(
     plain = house.submit("one", JobRequest(recipe=FAST))
     house.render(plain)
     assert index_of(house, plain).ok == 1
+
+
+def _made(rows: dict[int, dict[str, Any]], *images: int) -> bool:
+    return all(rows[image]["status"] == "ok" for image in images)
 
 
 def _index(name: str) -> int:

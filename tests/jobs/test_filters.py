@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from jobs.accepting import rows_short
 from jobs.catalog import Catalog, load_catalog
 from jobs.duplicates import near_duplicates
 from jobs.errors import InvalidInput
@@ -178,3 +179,23 @@ def test_very_many_hashes_are_compared_in_little_memory() -> None:
     found, _ = near_duplicates(np.full(40_000, 7, np.uint64), 3)
     assert found[0] == -1
     assert (found[1:] == 0).all()
+
+
+# ---- rows that are short ----
+
+
+@pytest.mark.parametrize(
+    ("failed", "missing", "short"),
+    [
+        (set(), [], 0),
+        ({1, 4}, [], 2),
+        (set(), [(4, 6)], 1),
+        ({1}, [(4, 9)], 2),
+        ({0}, [(4, 9)], 3),
+        (set(), [(1, 2), (3, 4), (5, 8)], 2),
+    ],
+)
+def test_rows_short_of_pictures_are_counted_once(
+    failed: set[int], missing: list[tuple[int, int]], short: int
+) -> None:
+    assert rows_short(failed, missing, 4) == short
