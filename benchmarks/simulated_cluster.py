@@ -86,8 +86,11 @@ class Ledger:
 class SimulatedCluster:
     """Drives everything from one heap of events; `now` is virtual seconds."""
 
-    def __init__(self, url: str, size: int, step_s: float = STEP_S) -> None:
+    def __init__(
+        self, url: str, size: int, step_s: float = STEP_S, *, renewing: bool = True
+    ) -> None:
         self.now, self.size, self._step_s = 0.0, size, step_s
+        self._renewing = renewing
         self.random = random.Random(7)
         self.recipes = list(simulated_recipes())
         #: Device-seconds an image, by engine: as on different models and sizes.
@@ -243,7 +246,8 @@ class SimulatedCluster:
                 one.state = "between"
                 self._look(one)
 
-        self.at(seconds / 2, renew)
+        if self._renewing:
+            self.at(seconds / 2, renew)
         self.at(seconds, done)
 
     def _book(self, job: str, began: float, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """What the shard queue holds, read without changing anything: jobs, backlog, leases."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from jobs.queue_limits import Limits
 from jobs.queue_script import QueueScript
@@ -24,6 +25,9 @@ _FIELDS = (
 
 class QueueViews(QueueScript):
     """The reading half of the queue. A view of many keys is not one instant's."""
+
+    #: Open jobs as they were last read, each with the record that it was made of.
+    _opened: Mapping[str, tuple[Mapping[str, str], QueueJob]] = MappingProxyType({})
 
     def job(self, job_id: str) -> QueueJob | None:
         """The job, until seven days after it was closed; None if there is none."""
@@ -70,8 +74,15 @@ class QueueViews(QueueScript):
         with explained():
             names: list[str] = self._client.zrange(self.key("open"), 0, -1)
         records = self._records([f"job:{name}" for name in names], _FIELDS)
-        pairs = zip(names, records, strict=True)
-        return [_job(name, record) for name, record in pairs if record]
+        known, seen = self._opened, {}
+        for name, record in zip(names, records, strict=True):
+            if record:
+                # Most have not changed since they were last asked for, twice a second.
+                before = known.get(name)
+                same = before is not None and before[0] == record
+                seen[name] = before if before and same else (record, _job(name, record))
+        self._opened = seen
+        return [job for _, job in seen.values()]
 
     def backlog(self) -> list[EngineBacklog]:
         """What waits for each engine that has open jobs, by engine key."""

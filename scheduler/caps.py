@@ -16,27 +16,23 @@ class _Piece:
     work: Work
     #: How long its engine was passed over, where that is too long.
     late_ms: int
-    #: Whether its engine has a renderer.
-    there: bool
 
 
 def within_caps(facts: Facts) -> list[EngineDemand]:
     """The demands without what tenants may not hold beside the rest: no renderer could claim it.
 
     A tenant's engines that were passed over come first, a unit each and half of the cap at most;
-    then what is in hand, so that nobody at work is sent away for what could not be claimed; then a
-    unit for each engine that is there; then the most urgent, and what there is most of. By its
-    priority, not its rank: that rises with waiting, and would send engines in and out by turns.
+    then what is in hand, so that nobody at work is sent away for what could not be claimed; then
+    the most urgent, and what there is most of. By its priority, not its rank: that rises with
+    waiting, and would send engines in and out by turns.
     """
-    there = {one.engine_key for one in facts.renderers if not one.draining}
     deferred = deferral_ms(facts)
     pieces = defaultdict[str, list[_Piece]](list)
     for number, one in enumerate(facts.demands):
         late = one.starved_ms if one.starved_ms >= deferred else 0
         for place, work in enumerate(one.work):
             if work.tenant in facts.caps:
-                piece = _Piece(number, place, work, late, one.engine_key in there)
-                pieces[work.tenant].append(piece)
+                pieces[work.tenant].append(_Piece(number, place, work, late))
     kept: dict[tuple[int, int], int] = {}
     for tenant, own in pieces.items():
         dealt = _dealt(own, facts.caps[tenant])
@@ -58,6 +54,7 @@ def _kept(demand: EngineDemand, number: int, kept: dict[tuple[int, int], int]) -
 def _dealt(pieces: list[_Piece], cap: int) -> list[int]:
     """Units of each piece that a tenant may hold."""
     got, left = [0] * len(pieces), cap
+    served = set[int]()
 
     def give(number: int, units: int, most: int) -> None:
         nonlocal left
@@ -65,19 +62,18 @@ def _dealt(pieces: list[_Piece], cap: int) -> list[int]:
         more = max(0, min(more, most - (cap - left), left))
         got[number] += more
         left -= more
+        if got[number]:
+            served.add(pieces[number].number)
 
-    late = (n for n, one in enumerate(pieces) if one.late_ms)
-    for number in sorted(late, key=lambda n: -pieces[n].late_ms):
-        give(number, 1, max(1, cap // 2))
     order = sorted(
         range(len(pieces)), key=lambda n: (-pieces[n].work.priority, -pieces[n].work.cost_s, n)
     )
-    rounds = (
-        lambda one: one.work.in_flight,
-        lambda one: int(one.there),
-        lambda one: one.work.units,
-    )
-    for units in rounds:
-        for number in order:
-            give(number, units(pieces[number]), cap)
+    late = [number for number in order if pieces[number].late_ms]
+    for number in sorted(late, key=lambda n: -pieces[n].late_ms):
+        if pieces[number].number not in served:
+            give(number, 1, max(1, cap // 2))
+    for number in order:
+        give(number, pieces[number].work.in_flight, cap)
+    for number in order:
+        give(number, pieces[number].work.units, cap)
     return got

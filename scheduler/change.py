@@ -54,13 +54,14 @@ class Change:
 
     def keep_promises(self, most: Callable[[str], int]) -> None:
         """Slots that were freed for an engine are its own, as long as it has a use for them."""
-        for key, promised in self._facts.promised.items():
-            count = min(promised, self.missing(key, most(key)) if key in self._working else 0)
-            started = min(count, self._free)
-            self._free -= started
-            self._freeing = max(0, self._freeing - (count - started))
-            self._begin(key, started)
-            self._wait(key, count - started)
+        for key, slots in self._facts.freed.items():
+            count = min(slots, self._free, self.missing(key, most(key)))
+            self._free -= count
+            self._begin(key, count)
+        for key, slots in self._facts.promised.items():
+            count = min(slots, self._freeing, self.missing(key, most(key)))
+            self._freeing -= count
+            self._wait(key, count)
 
     def fill(self, engines: Iterable[str], most: Callable[[str], int], *, over: bool) -> None:
         """Give slots to engines that have fewer than `most`, where each is worth its price.

@@ -72,8 +72,9 @@ class Facts:
     #: Renderers of one engine: kept although nothing waits, and at most.
     least: int = 0
     most: int = 1_000_000
-    #: Engine -> slots that were freed for it of late, or are being freed.
+    #: Engine -> slots that are being freed for it, and slots that were and are free now.
     promised: Mapping[str, int] = field(default_factory=dict)
+    freed: Mapping[str, int] = field(default_factory=dict)
     #: A tenant's share; 1 where it has none.
     weights: Mapping[str, float] = field(default_factory=dict)
     #: Units that a tenant may hold at once, over all engines; any number where it has none.

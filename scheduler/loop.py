@@ -33,6 +33,7 @@ from scheduler.observing import (
 )
 from scheduler.policy import decide, placement_of
 from scheduler.pool import Pool
+from scheduler.promises import Promises
 from scheduler.recipes import KEPT, Recipes
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,6 @@ BEAT_S = 2.0
 SHARE = 0.05
 #: But never so rare that what a step says of the pool runs out before the next.
 LONGEST_S = 5.0
-#: After so long a renderer that was told to drain and does not say so has forgotten it.
-TOLD_S = 60.0
 
 
 @dataclass
@@ -63,18 +62,18 @@ class Scheduler:
     clock: Callable[[], float] = time.monotonic
     recipes: Recipes = field(init=False)
     leaving: Leaving = field(init=False)
+    promises: Promises = field(init=False)
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
-    #: Renderer -> when it was told to drain.
-    _drained_at: dict[str, float] = field(default_factory=dict)
-    #: Renderer that was told to drain -> engine that gets its slot.
-    _heirs: dict[str, str] = field(default_factory=dict)
     _told_at: float = float("-inf")
     _working: Mapping[str, int] = field(default_factory=dict)
     _waiting: Mapping[str, int] = field(default_factory=dict)
     #: What renderers said when they were last asked: they beat far less often than we step.
     _beats: Beats = field(default_factory=lambda: Beats.of(()))
     _asked_at: float = float("-inf")
+    #: Of tenants, asked as often.
+    _weights: Mapping[str, float] = field(default_factory=dict)
+    _caps: Mapping[str, int] = field(default_factory=dict)
     #: Engine -> what loading it took, as its renderers measured.
     _loads: dict[str, LoadTimes] = field(default_factory=dict)
 
@@ -84,6 +83,7 @@ class Scheduler:
 
         self.recipes = Recipes(read, self.clock)
         self.leaving = Leaving(self.queue, self.pool)
+        self.promises = Promises(self.clock)
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop; a step that fails is logged and repeated."""
@@ -140,8 +140,7 @@ class Scheduler:
         jobs = within_limits(self.queue, self.queue.open_jobs(), time.time_ns() // 1_000_000)
         beats = self._look()
         actors = [one for one in self.pool.actors() if one.name not in self.leaving.names]
-        for gone in self._drained_at.keys() - {actor.name for actor in actors}:
-            del self._drained_at[gone]
+        self.promises.forget({actor.name for actor in actors})
         self._loads |= beats.loads
         self._working = beats.working
         demands = self._demands(jobs, Counter(actor.engine_key for actor in actors), beats)
@@ -150,11 +149,12 @@ class Scheduler:
             RendererFact(
                 actor.name,
                 actor.engine_key,
-                draining=actor.name in beats.draining or self._was_told(actor.name),
+                draining=actor.name in beats.draining or self.promises.told(actor.name),
                 idle=actor.name in beats.idle,
             )
             for actor in actors
         ]
+        promised, freed = self.promises.slots(renderers)
         settings = self.settings
         return Facts(
             self.pool.slots(),
@@ -164,39 +164,24 @@ class Scheduler:
             drain_s=settings.drain_s,
             least=settings.engine_least,
             most=settings.engine_most,
-            promised=self._promised(renderers),
-            weights=self.queue.tenant_weights(),
-            caps=self.queue.tenant_caps(),
+            promised=promised,
+            freed=freed,
+            weights=self._weights,
+            caps=self._caps,
         )
-
-    def _promised(self, renderers: Sequence[RendererFact]) -> Counter[str]:
-        """Engine -> slots that are freed for it; those that are free by now are named once: one
-        that is gone with its node is none."""
-        draining = {one.name: one.draining for one in renderers}
-        promised = Counter(heir for name, heir in self._heirs.items() if draining.get(name, True))
-        self._heirs = {name: heir for name, heir in self._heirs.items() if draining.get(name)}
-        return promised
-
-    def _was_told(self, name: str) -> bool:
-        """Whether a renderer was told to drain of late: it says so itself at its next beat only."""
-        told = self._drained_at.get(name)
-        if told is not None and self.clock() - told > TOLD_S:
-            del self._drained_at[name]
-            return False
-        return told is not None
 
     def _look(self) -> Beats:
         if self.clock() - self._asked_at >= BEAT_S:
             self._beats = Beats.of(self.queue.renderers_of(BEAT_FIELDS))
+            self._weights, self._caps = self.queue.tenant_weights(), self.queue.tenant_caps()
             self._asked_at = self.clock()
         return self._beats
 
     def apply(self, decision: Decision) -> None:
         """Start and drain as decided."""
-        self._heirs |= decision.heirs
+        self.promises.note(decision)
         for name in decision.drain:
             self.pool.drain(name)
-            self._drained_at[name] = self.clock()
             self.queue.note_pool_change("drained", name)
         for engine_key, count in decision.start.items():
             recipe = self.recipes.get(engine_key)

@@ -59,7 +59,7 @@ def _surplus(active: list[RendererFact], want: Mapping[str, int]) -> list[Render
 
 def _leave(surplus: list[RendererFact], facts: Facts, want: Mapping[str, int]) -> list[str]:
     """Those whose engine has had nothing to do for too long, but for the least that it keeps."""
-    idle = {one.engine_key: one.idle_ms for one in facts.demands}
+    idle = {one.engine_key: 0 if one.units else one.idle_ms for one in facts.demands}
     kept = Counter[str]()
     leaving = []
     for one in surplus:

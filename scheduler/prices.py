@@ -21,6 +21,7 @@ def deferral_ms(facts: Facts) -> int:
     time: two seconds for each of them on a thousand slots, minutes on eight.
     """
     there = {one.engine_key for one in facts.renderers if not one.draining}
+    there |= facts.promised.keys() | facts.freed.keys()
     loads_s = sum(one.load_s for one in facts.demands if one.units and one.engine_key not in there)
     room = DEFERRED * facts.slots
     return max(1, min(DEFER_MS, round(1e3 * loads_s / room))) if room else DEFER_MS

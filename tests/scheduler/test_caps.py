@@ -42,11 +42,6 @@ LATE = DEFER_MS
             {"a": 2, "b": 1},
         ),
         (
-            "an engine that is there keeps one also between two units",
-            Facts(9, [demand("a", 50, 2), demand("b", 9)], there("a", "b"), caps={"ann": 3}),
-            {"a": 2, "b": 1},
-        ),
-        (
             "who was passed over gets a unit first",
             Facts(9, [demand("a", 50, 3), demand("b", 9, starved_ms=LATE)], caps={"ann": 3}),
             {"a": 2, "b": 1},

@@ -14,8 +14,9 @@ from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from scheduler import loop, recipes
 from scheduler.facts import LOAD_S, Decision, Facts
-from scheduler.loop import BEAT_S, TOLD_S, Scheduler
+from scheduler.loop import BEAT_S, Scheduler
 from scheduler.pool import PoolActor
+from scheduler.promises import TOLD_S
 from tests.jobs.conftest import request_for
 from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
 
@@ -77,7 +78,7 @@ def scheduler(shop: Workshop, pool: Placed, now: list[float]) -> Scheduler:
 
 
 def test_work_is_by_tenant_and_priority_with_what_is_in_flight(
-    shop: Workshop, scheduler: Scheduler
+    shop: Workshop, scheduler: Scheduler, now: list[float]
 ) -> None:
     job = shop.submit(ROWS, shard_images=4)
     shop.submit(ROWS, shard_images=5, priority=9)
@@ -102,6 +103,7 @@ def test_work_is_by_tenant_and_priority_with_what_is_in_flight(
     assert (facts.slots, facts.drain_s, facts.least, facts.most) == (2, 60, 1, 7)
     assert (facts.weights, facts.caps) == ({TENANT: 1.0}, {})
     shop.queue.submit(request_for(tenant="bob", tenant_cap=3, tenant_weight=2.0))
+    now[0] += BEAT_S
     assert scheduler.observe().caps == {"bob": 3}
 
 
@@ -189,8 +191,10 @@ def test_a_slot_that_is_freed_for_an_engine_is_promised_to_it_until_it_was_offer
     # One finishes its shard; the other has forgotten that it was told.
     assert scheduler.observe().promised == {"new": 1}
     pool.there = []
-    assert scheduler.observe().promised == {"new": 1}
-    assert scheduler.observe().promised == {}
+    found = scheduler.observe()
+    assert (found.promised, found.freed) == ({}, {"new": 1})
+    found = scheduler.observe()
+    assert (found.promised, found.freed) == ({}, {})
 
 
 def test_parts_of_a_divided_shard_are_work_for_as_many_renderers(

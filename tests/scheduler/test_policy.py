@@ -301,7 +301,7 @@ FREE_S, WARM_S, BUSY_S = FREE * LOAD_S, WARM * LOAD_S, BUSY * 2 * LOAD_S
         ),
         (
             "a slot that was freed for an engine is its own",
-            Facts(3, [demand("a", 9, 1e4), demand("b", 9)], renderers("a", "b"), promised={"b": 1}),
+            Facts(3, [demand("a", 9, 1e4), demand("b", 9)], renderers("a", "b"), freed={"b": 1}),
             {"b": 1},
             (),
         ),
@@ -318,7 +318,7 @@ FREE_S, WARM_S, BUSY_S = FREE * LOAD_S, WARM * LOAD_S, BUSY * 2 * LOAD_S
         ),
         (
             "unless it has no use for it any more",
-            Facts(2, [demand("a", 9), demand("b", 0)], renderers("a"), promised={"b": 1}),
+            Facts(2, [demand("a", 9), demand("b", 0)], renderers("a"), freed={"b": 1}),
             {"a": 1},
             (),
         ),
@@ -446,6 +446,7 @@ def test_engines_that_were_passed_over_load_for_little_of_the_slots_time() -> No
     assert deferral_ms(replace(many, slots=0)) == DEFER_MS
     there = replace(many, renderers=renderers("a", "b", "c", "d", "e"))
     assert deferral_ms(there) == LOAD_S / 1_000 / 0.02 * 1_000
+    assert deferral_ms(replace(many, promised={"b": 1, "c": 1})) == 4_500
     waited = [replace(one, starved_ms=7_500) for one in new]
     busy = replace(many, demands=[demand("a", 9_000), *waited], renderers=renderers(*["a"] * 1_000))
     assert len(decide(busy).drain) == 5
