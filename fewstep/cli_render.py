@@ -107,7 +107,8 @@ def _render(stack: Stack, request: JobRequest, path: Path, out: Path) -> dict[st
 def _check_end(view: JobView) -> None:
 
     if view.state == JobState.STOPPED:
-        note(view.reason)
+        # The stack ends with this command: nothing is left that could go on.
+        note(view.reason.partition(" `fewstep budget")[0])
     elif view.state != JobState.DONE:
         raise RenderFailed(
             f"the job {view.state}: {view.reason or 'no reason was given'}",

@@ -271,8 +271,13 @@ def _steered(
 def _still_open(services: Services, job_id: str) -> None:
     state = services.views.view(job_id).state
     if state in TERMINAL:
+        stopped = state == JobState.STOPPED
         raise Conflict(
-            f"the job is {state}", where=job_id, remedy="submit the prompts again as a new job"
+            f"the job is {state}",
+            where=job_id,
+            remedy=f"raise its budget: fewstep budget {job_id}"
+            if stopped
+            else "submit the prompts again as a new job",
         )
 
 

@@ -10,6 +10,7 @@ import redis
 from datasets import load_dataset
 
 from jobs.commit import adopt_unit, commit_unit
+from jobs.control import steer
 from jobs.errors import InvalidInput
 from jobs.fetch import fetch_dataset
 from jobs.job import MAX_OBJECTS, Job
@@ -135,6 +136,23 @@ def test_a_retry_adds_to_it_and_what_does_not_count_goes(shop: Workshop, form: s
     else:
         told = after["imagefolder/train/00005/metadata.jsonl"].decode().splitlines()
         assert [json.loads(line)["image_index"] for line in told] == [3]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_retry_that_is_deleted_takes_its_form_along(shop: Workshop, form: str) -> None:
+    shop.broken = {3}
+    job = finished(shop, form)
+    before = files(shop, job)
+    shop.broken = set()
+    asked: dict[str, Any] = {"prefix": PREFIX, "tenant": TENANT, "job_id": job.id, "now_ms": 1}
+    again = retry_failed(shop.store, shop.queue, **asked, idempotency_key="a")
+    [lease] = shop.claim(job)
+    failed = shop.commit(lease)
+    assert files(shop, job).keys() > before.keys()
+    steer(shop.queue, shop.store, shop.layout(job), again.id, "cancel", discard=True)
+    shop.say_done(lease, failed)
+    shop.finish()
+    assert files(shop, job) == before
 
 
 def test_a_table_tells_its_features(shop: Workshop, tmp_path: Path) -> None:

@@ -107,6 +107,17 @@ def test_work_is_by_tenant_and_priority_with_what_is_in_flight(
     assert scheduler.observe().caps == {"bob": 3}
 
 
+def test_a_job_at_its_limit_is_stopped_and_wants_nothing(
+    shop: Workshop, scheduler: Scheduler
+) -> None:
+    job = shop.submit(ROWS, shard_images=5, max_device_seconds=0.01)
+    assert len(scheduler.observe().demands) == 1
+    shop.render(job, units=1)
+    assert list(scheduler.observe().demands) == []
+    record = shop.record(job.id)
+    assert (record.state, record.limit) == ("stop", "max_device_seconds")
+
+
 def test_loading_costs_what_renderers_measured_also_when_they_are_gone(
     shop: Workshop, scheduler: Scheduler
 ) -> None:
