@@ -1,8 +1,11 @@
 """Checking what rows change of their job's recipe, and what that costs."""
 
+from collections.abc import Sequence
+
 from jobs.catalog import Catalog
 from jobs.draft import device_seconds
 from jobs.errors import InvalidInput
+from jobs.filters import FilterRequest, resolve_filters
 from jobs.recipe import Recipe, RecipeRequest, RowRecipe
 from jobs.row_recipe import recipe_for
 from jobs.rows import Row
@@ -14,9 +17,11 @@ KEPT = 10_000
 class RowRecipes:
     """The recipes of a job's rows: each is checked as a job's is, once."""
 
-    def __init__(self, catalog: Catalog, request: RecipeRequest) -> None:
-        """Raises InvalidInput for a request that is none."""
-        self._catalog, self._request = catalog, request
+    def __init__(
+        self, catalog: Catalog, request: RecipeRequest, filters: Sequence[FilterRequest] = ()
+    ) -> None:
+        """`filters`: what must be able to score them. Raises InvalidInput for what is no recipe."""
+        self._catalog, self._request, self._filters = catalog, request, filters
         #: Of every row that changes nothing.
         self.recipe = catalog.resolve(request)
         self._costs: dict[RowRecipe | None, float] = {None: device_seconds(self.recipe)}
@@ -59,6 +64,7 @@ class RowRecipes:
         changed = own.given if own else {}
         try:
             asked = self._catalog.resolve(self._request.model_copy(update=changed))
+            resolve_filters(self._catalog.filters, self._filters, asked)
         except InvalidInput as error:
             column = error.where or "row"
             told = f"; or leave the column out: --drop {column}" if column in changed else ""

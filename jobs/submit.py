@@ -158,7 +158,7 @@ def resolve_request(
     catalog: Catalog, request: JobRequest
 ) -> tuple[RowRecipes, tuple[JobFilter, ...]]:
     """The recipe, for rows with settings of their own too, and the filters; raises InvalidInput."""
-    recipes = RowRecipes(catalog, request.recipe)
+    recipes = RowRecipes(catalog, request.recipe, request.filters)
     return recipes, resolve_filters(catalog.filters, request.filters, recipes.recipe)
 
 

@@ -39,7 +39,7 @@ def _put_tables(
     store: Store, layout: JobLayout, job: Job, unit: Unit, asked: Export, tar: IO[bytes]
 ) -> None:
     """`data/train-00017.parquet`: the unit's pictures and rows, of each split that has any."""
-    schema = table_schema(job.rows.columns, thumbnails=asked.thumbnails is not None)
+    schema = table_schema(job.columns, thumbnails=asked.thumbnails is not None)
     with tempfile.TemporaryDirectory(prefix="fewstep-unit-") as folder:
         tables: dict[str, TableFile] = {}
         for sample in samples_of(tar):

@@ -19,7 +19,7 @@ ROWS = [
     row("row seed is text", "seed", seed="7"),
     row("negative prompt is a number", "negative_prompt is not text", negative_prompt=0),
     row("model per row", "'model' cannot be set per row|job for each", model="tiny"),
-    row("steps per row", "prompts, row 1, steps|99 steps", steps=99),
+    row("steps per row", "prompts, row 2, steps|99 steps", steps=99),
     row("a width that is text", "width '64' is not a whole number", width="64"),
     row("column name", "column name|letters", **{"a b": 1}),
     row("column name with a line feed", "column name|letters", **{"a\n": 1}),

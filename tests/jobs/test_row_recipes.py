@@ -11,7 +11,9 @@ import redis
 from jobs.again import command_of
 from jobs.errors import InvalidInput
 from jobs.extend import extend_job
+from jobs.filters import FilterRequest
 from jobs.job import JobRequest
+from jobs.layout import JobLayout
 from jobs.original import Original
 from jobs.recipe import RecipeRequest, RowRecipe
 from jobs.retry import retry_failed
@@ -96,6 +98,13 @@ def test_a_row_is_held_to_what_its_model_and_accelerator_allow(
         shop.submit([Row(prompt="a"), Row(prompt="b", recipe=RowRecipe(steps=9))])
 
 
+def test_a_row_fits_the_jobs_filters_too(shop: Workshop) -> None:
+    filters = (FilterRequest(name="prompt_agreement"),)
+    shop.submit(csv("prompt,width,steps\na,64,2\n"), filters=filters)
+    with pytest.raises(InvalidInput, match=r"f.csv, line 3, .*cannot score such pictures"):
+        shop.submit(csv("prompt,width\na,64\nb,96\n"), filters=filters)
+
+
 def test_bad_settings_are_left_out_where_that_is_asked_for(shop: Workshop) -> None:
     rows = csv("prompt,steps\na,2\nb,9\nc,\n", bad_rows="quarantine")
     job = shop.submit(rows, source=Reading(bad_rows="quarantine"))
@@ -131,7 +140,7 @@ def test_settings_are_priced(shop: Workshop) -> None:
 
 def test_pages_without_settings_are_what_they_were(shop: Workshop) -> None:
     job = shop.submit([Row(prompt="a", extra={"x": 1})])
-    [page] = [found.key for found in shop.store.list(job.rows.prefix)]
+    page = JobLayout.page(job.rows.prefix, 0)
     assert json.loads(shop.store.get(page)).keys() == {
         "prompt",
         "negative_prompt",
