@@ -132,6 +132,7 @@ def _show_one(name: str, offer: Any, accelerators: dict[str, Any]) -> None:
         "precision": f"{offer.dtype}; also: "
         + (", ".join(one for one in offer.dtypes if one != offer.dtype) or "none"),
         "styles": ", ".join(offer.styles) or "none",
+        "filters": ", ".join(offer.filters) or "none",
         "autoencoders": ", ".join(("own", *offer.vaes)),
     }
     show_pairs(name, pairs | _sizes(offer))

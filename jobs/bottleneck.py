@@ -4,7 +4,7 @@ from typing import Literal
 
 from jobs.recipe import Frozen
 
-Stage = Literal["device", "work", "encode", "store", "queue", "unknown"]
+Stage = Literal["device", "work", "encode", "store", "filter", "queue", "unknown"]
 
 #: From this share of busy time on, nothing but the device is worth changing.
 BUSY = 0.9
@@ -16,6 +16,7 @@ _REMEDIES: dict[Stage, str] = {
     "work": "it waited for claims and rows; larger shards, or a queue and a store that are nearer",
     "encode": "encoders were behind; more cores or FEWSTEP_THREADS, or JPEG or WebP",
     "store": "uploads were behind; a store that is nearer, or JPEG or WebP for smaller files",
+    "filter": "filters took longest; fewer of them, smaller nets, or a GPU for these",
 }
 
 
@@ -35,13 +36,16 @@ def bottleneck_of(
     store_ms: float,
     waited_s: float,
     wall_s: float,
+    filter_ms: float = 0.0,
 ) -> Bottleneck:
     """Which stage held a job up.
 
     `device_ms`: the devices' work; `work_ms`, `encode_ms`, `store_ms`: what they stood still for;
-    `waited_s`: from the submission to the first claim; `wall_s`: from there to the last commit.
+    `waited_s`: from the submission to the first claim; `wall_s`: from there to the last commit;
+    `filter_ms`: scoring pictures, for which a device waits too unless it is a batch ahead.
     """
     stood: dict[Stage, float] = {"work": work_ms, "encode": encode_ms, "store": store_ms}
+    stood["filter"] = filter_ms
     whole = device_ms + sum(stood.values())
     if waited_s > max(wall_s, WAIT_S):
         busy = round(device_ms / whole, 3) if whole else None

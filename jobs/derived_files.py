@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jobs.errors import FewstepError, NotFound
-from jobs.filter_columns import marks_of, rejects_of
+from jobs.filter_columns import FILTER_MS, marks_of, rejects_of
 from jobs.job import Job
 from jobs.layout import JobLayout, Unit
 from jobs.manifest import CONTENT_TYPE as JSON
@@ -93,6 +93,7 @@ def times_from_rows(rows: Sequence[ShardRow]) -> ShardTimes:
     return ShardTimes(
         device_ms=sum(row["text_ms"] + row["denoise_ms"] + row["decode_ms"] for row in rows),
         encode_ms=sum(row["encode_ms"] for row in rows),
+        filter_ms=sum(row.get(FILTER_MS) or 0.0 for row in rows),
         started_ms=min(moments),
         finished_ms=max(moments),
     )

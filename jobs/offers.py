@@ -19,6 +19,7 @@ class ModelOffer(ModelEntry):
     accelerators: tuple[str, ...] = Field(strict=False, description="Those that fit it")
     styles: tuple[str, ...] = Field(strict=False)
     vaes: tuple[str, ...] = Field(strict=False)
+    filters: dict[str, str] = Field(description="Those that can score its pictures, and how")
     parameters: Parameters | None = Field(description="Null where nobody counted them")
     footprint: Footprint | None = Field(description="With its own accelerator, in its own dtype")
 
@@ -77,6 +78,11 @@ def _model(catalog: Catalog, entry: ModelEntry) -> ModelOffer:
         {
             **entry.model_dump(),
             **fitting,
+            "filters": {
+                name: one.title
+                for name, one in catalog.filters.items()
+                if not one.architectures or entry.architecture in one.architectures
+            },
             "title": architecture.title,
             "family": architecture.family,
             "dtypes": architecture.dtypes,

@@ -138,6 +138,8 @@ class ShardTimes(Frozen):
     work_stall_ms: float = 0.0
     encode_stall_ms: float = 0.0
     store_stall_ms: float = 0.0
+    #: Scoring its pictures, and those that were made of its images before.
+    filter_ms: float = 0.0
     #: The most memory its renderer had held by then: of its GPU, or of its process on a CPU.
     memory_bytes: int = 0
     started_ms: int = 0

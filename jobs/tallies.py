@@ -28,6 +28,8 @@ def rendered(
         for name in STAGES:
             stages[name] += float(getattr(one.times, f"{name}_ms"))
     stages["upload"] = upload_ms
+    if times.filter_ms:
+        stages["filter"] = times.filter_ms
     stalls = {name: float(getattr(times, f"{name}_stall_ms")) for name in STALLS}
     return {
         **found,

@@ -127,6 +127,7 @@ def _bottleneck(manifests: Sequence[Manifest], waited_s: float, wall_s: float) -
         work_ms=sum(one.work_stall_ms for one in times),
         encode_ms=sum(one.encode_stall_ms for one in times),
         store_ms=sum(one.store_stall_ms for one in times),
+        filter_ms=sum(one.filter_ms for one in times),
         waited_s=waited_s,
         wall_s=wall_s,
     )

@@ -213,6 +213,7 @@ class Pipeline:
             load=self.renderer.load_times if self.renderer.load_ms else None,
             fetch_ms=flight.work.fetch_ms,
             device_ms=flight.device_ms,
+            filter_ms=flight.filter_ms,
             work_stall_ms=flight.stood_ms.get("work", 0.0),
             encode_stall_ms=flight.stood_ms.get("encode", 0.0),
             store_stall_ms=flight.stood_ms.get("store", 0.0),

@@ -190,6 +190,7 @@ def _decided(place: Place, image: Rendered, reading: _Reading) -> Rendered | Non
     tried = flight.tried.setdefault(at, Tried(place.image, place.group))
     tried.times = added(tried.times, image.times)
     tried.filter_ms += reading.ms
+    flight.filter_ms += reading.ms
     if image.pixels is not None and reading.trouble is not None:
         error, trace = reading.trouble
         image = replace(image, pixels=None, error=error, kind="filter", traceback=trace)

@@ -105,6 +105,7 @@ def test_scores_are_columns_and_nothing_is_lost(house: House, tmp_path: Path) ->
     timing = Timing.model_validate_json(house.store.get(house.layout(job).timing))
     assert timing.stages["filters"].count == 24
     assert timing.stages["filters"].sum_ms > 0
+    assert house.queue.totals()["work:filter"] > 0
     assert "score_prompt_agreement" not in same[0]
 
 

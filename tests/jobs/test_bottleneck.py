@@ -6,7 +6,8 @@ from jobs.bottleneck import BUSY, WAIT_S, bottleneck_of
 
 
 def found(**given: float) -> tuple[str, float | None, str]:
-    names = ("device_ms", "work_ms", "encode_ms", "store_ms", "waited_s", "wall_s")
+    names = ("device_ms", "work_ms", "encode_ms", "store_ms", "filter_ms")
+    names += ("waited_s", "wall_s")
     one = bottleneck_of(**{name: given.get(name, 0.0) for name in names})
     return one.stage, one.device_busy, one.says
 
@@ -19,6 +20,7 @@ def found(**given: float) -> tuple[str, float | None, str]:
         ({"device_ms": 899, "work_ms": 101}, "work", 0.899, "larger shards"),
         ({"device_ms": 500, "encode_ms": 400, "store_ms": 100}, "encode", 0.5, "WebP"),
         ({"device_ms": 500, "encode_ms": 100, "store_ms": 400}, "store", 0.5, "nearer"),
+        ({"device_ms": 500, "encode_ms": 100, "filter_ms": 400}, "filter", 0.5, "smaller nets"),
         ({"device_ms": 1, "work_ms": 3, "encode_ms": 2, "store_ms": 2}, "work", 0.125, "12 %"),
         ({"device_ms": 1000, "waited_s": 100, "wall_s": 99}, "queue", 1.0, "no renderer for 100 s"),
         ({"device_ms": 1000, "waited_s": 100, "wall_s": 100}, "device", 1.0, "worked"),
