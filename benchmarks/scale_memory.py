@@ -65,7 +65,7 @@ def _held(client: redis.Redis) -> int:
 def _of_renderers(client: redis.Redis) -> int:
     """Bytes of what renderers say of themselves, and of the replies kept for them."""
     found = 0
-    for kind in ("renderer", "claim"):
+    for kind in ("renderer", "claimed"):
         names: Any = client.keys(f"{{fewstep}}:q1:{kind}:*")
         pipe = client.pipeline(transaction=False)
         for name in names:

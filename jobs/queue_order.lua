@@ -89,7 +89,7 @@ local function look(lane, tenant, place)
   local f = call('HMGET', of('tenant', tenant), 'time', 'weight', lane.name, 'cap', 'units')
   local time, cap = tonumber(f[1] or 0), tonumber(f[4] or 0)
   local one = { tenant = tenant, time = time, weight = tonumber(f[2] or 1), place = place,
-    room = cap > 0 and cap - (f[5] or 0) or math.huge }
+    cap = cap, room = cap > 0 and cap - (f[5] or 0) or math.huge }
   local whole = time + tonumber(f[3] or place - time)
   if math.abs(whole - place) < LEVEL then return one end
   local clock = clock_of(lane)
@@ -161,9 +161,9 @@ local function correct(j, estimated, device_seconds)
 end
 
 -- Units that a tenant holds, over all engines. Who holds as many as it may is passed over.
-local function hold(tenant, more)
+local function hold(tenant, more, cap)
   local units = call('HINCRBY', of('tenant', tenant), 'units', more)
-  local cap = tonumber(call('HGET', of('tenant', tenant), 'cap') or 0)
+  cap = cap or tonumber(call('HGET', of('tenant', tenant), 'cap') or 0)
   if cap > 0 then call(units >= cap and 'SADD' or 'SREM', P .. 'capped', tenant) end
 end
 
@@ -203,15 +203,22 @@ local function tailed(j, k, left, room)
   return int(k) .. ':' .. int(first) .. '-' .. int(math.min(first + step, stop))
 end
 
--- A unit of the job to hand out, and whether asking again may find one.
+-- A bit for each shard, made room for at once, when the first is handed out: Redis doubles what grows.
+local function make_room(j)
+  local bits, shards = of('bits', j), get(j, 'shards')[1]
+  if call('EXISTS', bits) == 0 then call('SET', bits, string.rep('\0', math.ceil(shards / 8))) end
+end
+
+-- A unit of the job to hand out, whether asking again may find one, and whether somebody had it before.
 local function next_unit(j, room)
   local due = call('ZRANGEBYSCORE', of('retry', j), '-inf', now, 'LIMIT', 0, 1)[1]
   if due then
     call('ZREM', of('retry', j), due)
-    return due, true
+    return due, true, true
   end
   local f, bits = get(j, 'cursor', 'shards'), of('bits', j)
   local cursor, shards = tonumber(f[1]), tonumber(f[2])
+  if cursor == 0 then make_room(j) end
   for _ = 1, SKIP_MAX do
     -- A restored job may begin with millions of finished shards: let BITPOS leap over them.
     if cursor % 8 == 0 then cursor = math.max(cursor, call('BITPOS', bits, 0, cursor / 8)) end

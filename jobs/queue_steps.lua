@@ -2,7 +2,7 @@
 
 -- ---- leases ----
 
-local function lease(j, u, tenant, worker, ms, news)
+local function lease(j, u, one, worker, ms, news, again)
   local a, b = span(j, u)
   -- Tokens rise even when the clock goes back or Redis forgot the last one.
   local token = int(math.max(tonumber(call('GET', P .. 'fence') or 0) + 1, now * 1000))
@@ -12,10 +12,10 @@ local function lease(j, u, tenant, worker, ms, news)
   call('HINCRBY', job_key(j), 'units', 1)
   call('HINCRBY', job_key(j), 'leased', int(b - a))
   call('HSETNX', job_key(j), 'first_claim_ms', int(now))
-  hold(tenant, 1)
+  hold(one.tenant, 1, one.cap)
   event('claimed', j, u, 'worker', worker)
   return { job = j, unit = u, first = int(a), stop = int(b), token = token,
-    attempt = int(tonumber(call('HGET', of('crashes', j), u) or 0) + 1),
+    attempt = int((again and call('HGET', of('crashes', j), u) or 0) + 1),
     sound = sound(j, u) }
 end
 
@@ -160,7 +160,7 @@ local function wake(j)
 end
 
 -- Whatever time makes due: expired leases, retries, closed jobs to forget. Returns leases ended.
-local function reap(max)
+local function reap(max, whole)
   for _, k in ipairs(call('ZRANGEBYSCORE', P .. 'leases', now + LEASE_MAX + 1, '+inf', 'LIMIT', 0, max)) do
     call('ZADD', P .. 'leases', now + BACKOFF_MAX, k)
   end
@@ -175,7 +175,8 @@ local function reap(max)
     call('ZREM', P .. 'leases', k)
   end
   for _, j in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'LIMIT', 0, max)) do wake(j) end
-  for _, k in ipairs(call('ZRANGEBYSCORE', P .. 'closed', '-inf', now, 'LIMIT', 0, max)) do
+  -- A claim leaves to the scheduler what nobody waits for.
+  for _, k in ipairs(whole and call('ZRANGEBYSCORE', P .. 'closed', '-inf', now, 'LIMIT', 0, max) or {}) do
     local j, tenant = string.match(k, '^([^|]+)|(.+)$')
     call('ZREM', P .. 'jobs', j)
     call('ZREM', of('jobs', tenant), j)

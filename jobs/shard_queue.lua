@@ -44,8 +44,8 @@ end
 
 function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') images -> JSON list of leases
   local worker, nonce, engine, want, ms = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-  local memo = call('HMGET', of('claim', worker), 'nonce', 'reply')
-  if memo[1] == nonce then return memo[2] end
+  local memo, mine = call('GET', of('claimed', worker)) or '', #nonce .. '|' .. nonce
+  if string.sub(memo, 1, #mine) == mine then return string.sub(memo, #mine + 1) end
   reap(32)
   local out, limit = {}, tonumber(ARGV[9] or '')
   local room, lanes = limit or math.huge, lanes_of(engine)
@@ -54,10 +54,10 @@ function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') image
     if not lane then break end
     local one = next_tenant(lane)
     local j = one and call('ZRANGE', P .. 'fifo:' .. lane.name .. '|' .. one.tenant, 0, 0)[1]
-    local u, more
-    if j then u, more = next_unit(j, one.room) else lane.spent = true end
+    local u, more, again
+    if j then u, more, again = next_unit(j, one.room) else lane.spent = true end
     if u then
-      local given = lease(j, u, one.tenant, worker, ms, ARGV[8])
+      local given = lease(j, u, one, worker, ms, ARGV[8], again)
       local images = given.stop - given.first
       charge(lane, one, images * tonumber(call('HGET', job_key(j), 'unit_cost')))
       served(lane)
@@ -72,8 +72,7 @@ function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') image
     end
   end
   local reply = #out > 0 and cjson.encode(out) or '[]'
-  call('HSET', of('claim', worker), 'nonce', nonce, 'reply', reply)
-  call('PEXPIRE', of('claim', worker), MEMO_MS)
+  call('SET', of('claimed', worker), mine .. reply, 'PX', MEMO_MS)
   return reply
 end
 
@@ -201,6 +200,7 @@ function ops.restore() -- job next_state ('' if more calls follow) (kind unit ne
   local j, after = ARGV[3], ARGV[4]
   -- The mark makes a second run harmless: parts may be leased by then.
   if call('HGET', job_key(j), 'restoring') ~= '1' then return 'ignored' end
+  make_room(j)
   for i = 5, #ARGV, 3 do
     local kind, u, news = unpack(ARGV, i, i + 2)
     local a, b, top = span(j, u)
@@ -314,7 +314,7 @@ function ops.reap() -- max -> leases ended
     local state = call('HGET', job_key(j), 'state')
     if not state or state == 'closed' then call('ZREM', P .. 'finishing', j) end
   end
-  return reap(tonumber(ARGV[3]))
+  return reap(tonumber(ARGV[3]), true)
 end
 
 if not ops[op] then return redis.error_reply('ERR no such op: ' .. op) end

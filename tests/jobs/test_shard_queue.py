@@ -241,3 +241,19 @@ def test_nonsense_is_refused_before_it_is_sent(wrong: dict[str, object]) -> None
 def test_a_client_that_returns_bytes_is_refused(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client, pytest.raises(BadConfiguration, match="decode"):
         ShardQueue(client)
+
+
+def test_a_shard_is_one_bit_whatever_is_done(
+    client: redis.Redis, queue: ShardQueue, submit: Submit, claim: Claim
+) -> None:
+    """Grown shard by shard, Redis would take up to twice as much."""
+    submit("new", images=100_000, shard_images=1)
+    assert client.exists("{fewstep}:q1:bits:new") == 0
+    [lease] = claim()
+    queue.submit(request_for("back", images=100_000, shard_images=1), restoring=True)
+    assert queue.restore("back", [DoneUnit(str(shard)) for shard in range(99_000)]) == "ok"
+    assert queue.done("new", lease.unit, lease.token) == "ok"
+    # Both by zombies of before a restore: the store has them.
+    assert [queue.done("new", unit, "0") for unit in ("60000", "99999")] == ["late", "late"]
+    for name in ("new", "back"):
+        assert (client.memory_usage(f"{{fewstep}}:q1:bits:{name}") or 0) < 100_000 / 8 + 200

@@ -43,7 +43,10 @@ GUARDS = (
         "if key ~= '' then call('SET', P .. 'once:' .. tenant .. '|' .. key, j .. '|' .. sha, 'PX', keep) end",
     ),
     # claim
-    _gone("a claim's resend", "if memo[1] == nonce then return memo[2] end"),
+    _gone(
+        "a claim's resend",
+        "if string.sub(memo, 1, #mine) == mine then return string.sub(memo, #mine + 1) end",
+    ),
     _gone("a claim ends old leases", "reap(32)\n"),
     Guard("no more than wanted", "#out < want and room > 0", "room > 0"),
     Guard(
@@ -65,6 +68,8 @@ GUARDS = (
         "while first < TENANTS_ALL do",
         "while first < TENANTS_MAX do",
     ),
+    _gone("bits have room at once", "  if cursor == 0 then make_room(j) end\n"),
+    _gone("bits of what is read back too", "  make_room(j)\n"),
     _gone("a retry is handed out once", "    call('ZREM', of('retry', j), due)\n"),
     Guard("a done shard is passed over", "call('GETBIT', bits, k) == 0 and ", ""),
     Guard("a split shard is passed over", " and call('HEXISTS', of('split', j), k) == 0", ""),
@@ -191,6 +196,11 @@ GUARDS = (
         "tokens rise after Redis forgot",
         "math.max(tonumber(call('GET', P .. 'fence') or 0) + 1, now * 1000)",
         "tonumber(call('GET', P .. 'fence') or 0) + 1",
+    ),
+    Guard(
+        "a unit that fell knows how often",
+        "again and call('HGET', of('crashes', j), u) or 0",
+        "0",
     ),
     _gone("a lease is ended once", "  if not token then return nil end\n"),
     _gone("a tenant's units are let go", "  hold(f[1], -1)\n"),
