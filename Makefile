@@ -6,7 +6,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: autoscale scale help demo test check format audit mutants bench load chaos screenshots soak tiny-model clean
+.PHONY: autoscale scale help demo test check format audit mutants bench load chaos repairs screenshots soak tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ scale: $(READY) ## the queue and the scheduler under 1,000 simulated renderers (
 
 mutants: $(READY) ## take each guard out of the queue's script: some test must fail (half an hour)
 	@$(BIN)/python -m tests.mutants
+
+repairs: $(READY) ## a hundred sequences of retries, extensions, drops and undos: what is left must agree (five minutes)
+	@FEWSTEP_TEST_SEQUENCES=100 $(BIN)/python -m pytest -q tests/jobs/test_drop.py -k sequence
 
 audit: $(READY) ## list what is installed (build/sbom.json) and ask what is known against it
 	@$(BIN)/python .ci/audit.py

@@ -1,4 +1,4 @@
-"""The commands that change a dataset that is complete: `extend`."""
+"""The commands that change a dataset that is complete: `extend`, `drop`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,14 @@ import typer
 
 from fewstep.cli_jobs import JobId, Key, client_here
 from fewstep.options import AsJson, Column, Drop
-from fewstep.report import as_json, note
+from fewstep.report import as_json, note, show_table
+from jobs.errors import InvalidInput
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command()(extend)
+    for command in (extend, drop):
+        app.command()(command)
 
 
 def extend(
@@ -42,3 +44,41 @@ def extend(
     else:
         note(f"{reply.images} images in {reply.shards} shards; follow it: fewstep watch {reply.id}")
         print(reply.id)
+
+
+def drop(
+    job_id: JobId,
+    where: Annotated[
+        str, typer.Option(help="Which rows: \"shape = 'star' and not (seed < 100)\".")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count them and show ten; write nothing.")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Put back what the last drop took out, within a day.")
+    ] = False,
+    key: Key = None,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Take rows out of a dataset that is complete: their shards are written anew without them."""
+    if undo == bool(where):
+        raise InvalidInput(
+            "say which rows are to go, or --undo alone",
+            where="--where",
+            remedy="--where \"status = 'failed'\"",
+        )
+    with client_here() as client:
+        if undo:
+            done = client.undo_drop(job_id)
+        else:
+            done = client.drop(job_id, where, dry_run=dry_run, idempotency_key=key)
+    if json:
+        as_json(done)
+        return
+    if done["examples"]:
+        columns = list(done["examples"][0])
+        rows = [[str(row.get(name, ""))[:200] for name in columns] for row in done["examples"]]
+        show_table(columns, rows)
+    verb = "put back" if undo else "would go" if dry_run else "dropped"
+    note(f"{done['dropped']} of {done['images']} images {verb}, of {done['shards']} shards")

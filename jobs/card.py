@@ -84,7 +84,7 @@ def dataset_card(
             f"{index.ok} pictures of {job.rows.count} prompts ({job.repeats} each), made by a",
             f"few-step diffusion model in {len(index.shards)} shards.",
             *_shortcomings(job, index, ended, added),
-            *_left_out(job),
+            *_left_out(job, index),
             "",
             "![The first pictures](previews/contact_sheet.png)",
             "",
@@ -123,11 +123,13 @@ def _shortcomings(
         yield f"\n{index.failed} images could not be made: `quarantine/` has a row for each, with"
         yield "error, traceback and number of tries. `fewstep retry-failed` tries them again."
     if ended:
-        left = index.images - index.ok - index.failed
+        left = index.images - index.ok - index.failed - index.dropped
         yield f"\n**Not complete.** {left} of {index.images} images were not rendered: {ended}"
 
 
-def _left_out(job: Job) -> Iterable[str]:
+def _left_out(job: Job, index: DatasetIndex) -> Iterable[str]:
+    if index.dropped:
+        yield f"\n{index.dropped} images were taken out since (`fewstep drop`): no shard has them."
     if job.rows.rejected:
         yield f"\n{job.rows.rejected} rows of the source could not be rendered and were left out:"
         yield "`rejected_rows.jsonl` says which, and why."

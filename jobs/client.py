@@ -12,14 +12,13 @@ import httpx
 from jobs import client_calls as calls
 from jobs.client_download import Copying, Progress
 from jobs.client_follow import AWAY, POLL_S, Resume, Watch
-from jobs.client_upload import Prompts, open_rows, open_upload
+from jobs.client_repair import Repairs
+from jobs.client_upload import Prompts, open_upload
 from jobs.client_wire import Wire, bytes_of, scattered, trusts_environment
-from jobs.job import DryRun, ExtensionRequest, JobRequest, JobView, Submission
-from jobs.original import Original
-from jobs.sources.reading import Reading
+from jobs.job import DryRun, JobRequest, JobView, Submission
 
 
-class Client:
+class Client(Repairs):
     """Talks to one fewstep API; use it as a context manager, or call `close`.
 
     `key` is an API key, where the API asks for one. `AsyncClient` has the same verbs.
@@ -104,38 +103,6 @@ class Client:
         """
         return self._wire.run(calls.set_budget(job_id, limits))
 
-    def retry_failed(
-        self, job_id: str, *, unfinished: bool = False, idempotency_key: str | None = None
-    ) -> Submission:
-        """Render the images of an ended job that have no picture again; the retry's own id.
-
-        `unfinished`: also those that a cancelled or stopped job never rendered. While a retry
-        runs it is that one (`created` is false). Raises Conflict where nothing is to be retried.
-        """
-        return self._wire.run(
-            calls.retry_failed(job_id, unfinished=unfinished, key=idempotency_key)
-        )
-
-    def extend(
-        self,
-        job_id: str,
-        *,
-        repeats: int = 0,
-        rows: Prompts | None = None,
-        source: Reading | None = None,
-        idempotency_key: str | None = None,
-    ) -> Submission:
-        """Add repeats, or rows, to a complete dataset as new shards; the extension's own id.
-
-        `source` says how a prompt file is read. Raises Conflict where the dataset is not complete
-        or another round of it runs.
-        """
-        if rows is None:
-            return self._wire.run(calls.extend(job_id, repeats, None, idempotency_key))
-        asked = ExtensionRequest(repeats=repeats, source=source or Reading())
-        with open_rows(asked, rows) as upload:
-            return self._wire.run(calls.extend(job_id, repeats, upload, idempotency_key))
-
     def items(self, job_id: str, *, first: int = 0) -> Iterator[dict[str, Any]]:
         """Every image of a job from `first` on: row, seed, status, error, link; page by page."""
         return self._wire.pages(calls.items(job_id, first))
@@ -150,10 +117,6 @@ class Client:
     def picture(self, job_id: str, image: int) -> bytes:
         """The file of one picture, as soon as its shard is committed; raises NotFound."""
         return bytes_of(self._wire.send(calls.picture(job_id, image)))
-
-    def original(self, job_id: str, key: str) -> Original:
-        """The whole row of the image named `key` in its shard, and its job; raises NotFound."""
-        return self._wire.run(calls.original(job_id, key))
 
     def results(self, job_id: str) -> dict[str, Any]:
         """Where the finished dataset lies: `prefix`, `uri`, and all `files` with their links.

@@ -12,14 +12,13 @@ from jobs import client_calls as calls
 from jobs.client_async_wire import AsyncWire
 from jobs.client_download import Copying, Progress
 from jobs.client_follow import AWAY, POLL_S, Resume, Watch
-from jobs.client_upload import Prompts, open_rows, open_upload
+from jobs.client_repair import AsyncRepairs
+from jobs.client_upload import Prompts, open_upload
 from jobs.client_wire import bytes_of, scattered, trusts_environment
-from jobs.job import DryRun, ExtensionRequest, JobRequest, JobView, Submission
-from jobs.original import Original
-from jobs.sources.reading import Reading
+from jobs.job import DryRun, JobRequest, JobView, Submission
 
 
-class AsyncClient:
+class AsyncClient(AsyncRepairs):
     """Talks to one fewstep API; see `Client`, whose verbs and errors these are."""
 
     def __init__(
@@ -87,33 +86,6 @@ class AsyncClient:
         """Give a job other limits; see `Client.set_budget`."""
         return await self._wire.run(calls.set_budget(job_id, limits))
 
-    async def retry_failed(
-        self, job_id: str, *, unfinished: bool = False, idempotency_key: str | None = None
-    ) -> Submission:
-        """Render the images of an ended job that have no picture again; the retry's own id."""
-        call = calls.retry_failed(job_id, unfinished=unfinished, key=idempotency_key)
-        return await self._wire.run(call)
-
-    async def extend(
-        self,
-        job_id: str,
-        *,
-        repeats: int = 0,
-        rows: Prompts | None = None,
-        source: Reading | None = None,
-        idempotency_key: str | None = None,
-    ) -> Submission:
-        """Add repeats, or rows, to a complete dataset as new shards; the extension's own id.
-
-        `source` says how a prompt file is read. Raises Conflict where the dataset is not complete
-        or another round of it runs.
-        """
-        if rows is None:
-            return await self._wire.run(calls.extend(job_id, repeats, None, idempotency_key))
-        asked = ExtensionRequest(repeats=repeats, source=source or Reading())
-        with open_rows(asked, rows) as upload:
-            return await self._wire.run(calls.extend(job_id, repeats, upload, idempotency_key))
-
     def items(self, job_id: str, *, first: int = 0) -> AsyncIterator[dict[str, Any]]:
         """Every image of a job from `first` on; page by page."""
         return self._wire.pages(calls.items(job_id, first))
@@ -125,10 +97,6 @@ class AsyncClient:
     async def picture(self, job_id: str, image: int) -> bytes:
         """The file of one picture, as soon as its shard is committed; raises NotFound."""
         return bytes_of(await self._wire.send(calls.picture(job_id, image)))
-
-    async def original(self, job_id: str, key: str) -> Original:
-        """The whole row of the image named `key` in its shard, and its job; raises NotFound."""
-        return await self._wire.run(calls.original(job_id, key))
 
     async def results(self, job_id: str) -> dict[str, Any]:
         """Where the finished dataset lies; raises Conflict while the job is unfinished."""

@@ -124,6 +124,23 @@ def extend(job_id: str, repeats: int, upload: Upload | None, key: str | None) ->
     return Call("POST", path_of(job_id, "extend"), _submission, more, upload)
 
 
+def drop(job_id: str, where: str, *, dry_run: bool, key: str | None) -> Call[dict[str, Any]]:
+    """Take rows out of a dataset, or only count them."""
+    more = {
+        "headers": {"Idempotency-Key": _key(key)},
+        "params": {"dry_run": "true"} if dry_run else {},
+        "json": {"where": where},
+        "timeout": SUBMIT_TIMEOUT_S,
+    }
+    return Call("POST", path_of(job_id, "drop"), dict, more)
+
+
+def undo_drop(job_id: str) -> Call[dict[str, Any]]:
+    """Take the last drop back."""
+    more = {"timeout": SUBMIT_TIMEOUT_S}
+    return Call("POST", path_of(job_id, "undo-drop"), dict, more, twice=False)
+
+
 def timing(job_id: str) -> Call[dict[str, Any]]:
     """A job's timing."""
     return house(path_of(job_id, "timing"))

@@ -12,7 +12,7 @@ from jobs.layout import SPLIT
 from jobs.manifest import FileFacts, Manifest
 from jobs.recipe import Frozen
 
-_FILE = rf"^({SPLIT}|quarantine)/[0-9][0-9-]*\.(tar|parquet)$"
+_FILE = rf"^({SPLIT}|quarantine)/[0-9][0-9-]*(-r[0-9]{{4}})?\.(tar|parquet)$"
 
 
 class IndexFile(Frozen):
@@ -55,6 +55,8 @@ class DatasetIndex(Frozen):
     images: int
     ok: int
     failed: int
+    #: Images that were taken out: no shard has a row of them.
+    dropped: int = 0
     shards: tuple[IndexShard, ...] = Field(strict=False)
     #: A row for every image without a picture, and why; no file where there is none. And the
     #: pictures that filters turned away, a tar for each shard that has some.
@@ -129,6 +131,7 @@ def index_of(
     rounds: Sequence[Sequence[Manifest]],
     *,
     failed: int,
+    missing: int = 0,
     complete: bool = True,
     quarantine: tuple[IndexFile, ...] = (),
     rows_short: int | None = None,
@@ -136,15 +139,18 @@ def index_of(
 ) -> DatasetIndex:
     """The index of ordered covers, the job's own and those of later rounds.
 
-    `failed`: images without a picture after all of them.
+    `failed`: images without a picture after all of them; `missing`: those that none has. The rest
+    was dropped.
     """
     shards = [_shard(one, number) for number, some in enumerate(rounds) for one in some]
+    made = sum(shard.ok for shard in shards)
     return DatasetIndex(
         job=job.id,
         complete=complete,
         images=job.images,
-        ok=sum(shard.ok for shard in shards),
+        ok=made,
         failed=failed,
+        dropped=max(0, job.images - missing - made - failed),
         shards=tuple(shards),
         quarantine=quarantine,
         rows_short=rows_short,

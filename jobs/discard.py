@@ -11,7 +11,7 @@ from jobs.store import Store
 
 _SHARD = re.compile(r"(\d{5,})[-._]")
 #: `train-00017.parquet`, `train/00017-0500-0999/KEY.png`.
-_FORM = re.compile(r"([a-z]+)[-/](\d{5,}(?:-\d{4,}-\d{4,})?)[./]")
+_FORM = re.compile(r"([a-z]+)[-/](\d{5,}(?:-\d{4,}-\d{4,})?(?:-r\d{4})?)[./]")
 
 
 def discard_job(store: Store, layout: JobLayout) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from jobs.allowance import Allowance
-from jobs.draft import release, tally_of
+from jobs.draft import check_objects, release, tally_of
 from jobs.errors import Conflict, FewstepError, InvalidInput, Unreachable
 from jobs.extent import Block, Extent
-from jobs.job import MAX_OBJECTS, MAX_SHARDS, ColumnKind, Job, JobRequest, Rows, Submission
+from jobs.job import MAX_SHARDS, ColumnKind, Job, JobRequest, Rows, Submission
 from jobs.keys import Quota
 from jobs.layout import JobLayout, layout_of
-from jobs.new_round import busy, check_ended, is_over, key_digest, queued, told
+from jobs.new_round import busy, check_complete, is_over, key_digest, queued, told
 from jobs.recipe import Frozen
 from jobs.rounds import Accepted, Round, order_of_accepted, put_round, read_extent, rounds_of
 from jobs.rows import Row
@@ -115,7 +115,7 @@ def _accepted(
         return known, False
     if before and not is_over(store, layout, before[-1]):
         raise busy(before[-1])
-    _check_complete(store, layout, job)
+    check_complete(store, layout, job)
     again = _drafted(store, layout, job, before, wanted, key, now_ms)
     order_of_accepted(Accepted(job, again))
     if quota is not None and quota.images_a_day is not None and allowance is not None:
@@ -141,16 +141,6 @@ def _known(before: Sequence[Round], wanted: Wanted, key: str) -> Round | None:
                 )
             return one
     return None
-
-
-def _check_complete(store: Store, layout: JobLayout, job: Job) -> None:
-    check_ended(store, layout, job)
-    if store.head(layout.success) is None:
-        raise Conflict(
-            "the dataset is not complete: images of the job were never rendered",
-            where=job.id,
-            remedy="`fewstep retry-failed --unfinished` renders them; extend it then",
-        )
 
 
 def _drafted(
@@ -202,12 +192,7 @@ def _check_size(job: Job, extent: Extent, again: Round) -> None:
             where=job.id,
             remedy="submit the rest as a job of its own",
         )
-    if job.output == "objects" and extent.images + again.images > MAX_OBJECTS:
-        raise InvalidInput(
-            f"its pictures are single objects, too: at most {MAX_OBJECTS} are",
-            where=job.id,
-            remedy="submit the rest as a job of its own",
-        )
+    check_objects(job.output, extent.images + again.images)
 
 
 def _spooled(store: Store, layout: JobLayout, job: Job, rows: Iterable[Row]) -> Rows:

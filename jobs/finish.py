@@ -1,7 +1,7 @@
 """Finishing a job: index, timing, card and contact sheet from its manifests, `_SUCCESS` last."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from pydantic import Field
 
@@ -75,34 +75,36 @@ def finish_job(
     *,
     ended: str = "",
     later: Sequence[Round] = (),
+    names: Container[str] | None = None,
 ) -> Finished:
     """Write what makes a dataset of the job's shards; nothing where images are missing.
 
     `ended`: why the job ended early (cancelled, stopped). Then what there is of it gets all files
     but `_SUCCESS`, and index and card say that it is not complete. `later`: the rounds after the
-    job's own; they may mend what it ended by.
+    job's own; they may mend what it ended by. `names`: the tars that make it up, where known.
 
     May be repeated, also by two at once: the same manifests make the same files. What lies among
     the shards of these rounds and is in no chosen manifest (a late part of a split shard) is
     removed. Raises Conflict where the round after them was accepted: then they had ended before.
     """
-    found = gather(store, layout, job, later)
+    found = gather(store, layout, job, later, names)
+    missing = sum(stop - first for first, stop in found.missing)
     _check_last(store, layout, later)
-    if (found.missing and not ended) or not found.every:
+    if (missing and not ended) or not found.every:
         failed = sum(one.failed for one in found.every)
-        index = index_of(job, found.rounds, failed=failed, complete=False)
+        index = index_of(job, found.rounds, failed=failed, missing=missing, complete=False)
         return _summary(index, found, Quarantine(), None)
     # What tells of the dataset tells of all of it, as if it had been asked for at once.
     extent = read_extent(store, layout, job, later)
     whole = extent.whole
     rows = failed_rows(store, layout, job, found.rounds, found.made)
     quarantine = write_quarantine(store, layout, job, rows)
-    if later and not found.missing and quarantine.rows <= _limit(job):
-        ended = ""
+    ended = "" if later and not missing and quarantine.rows <= _limit(job) else ended
     index = index_of(
         whole,
         found.rounds,
         failed=quarantine.rows,
+        missing=missing,
         complete=not ended,
         quarantine=(*quarantine.files, *rejected_files(found.every)),
         rows_short=rows_short(quarantine.short, found.missing, job.repeats) if job.accept else None,
@@ -111,16 +113,19 @@ def finish_job(
     # Once more: reading the failed rows takes long, and what follows deletes and overwrites.
     _check_last(store, layout, later)
     stop_shard = later[-1].stop_shard if later else job.shards
-    _remove_strays(store, layout, index, stop_shard)
+    if names is None:
+        _remove_strays(store, layout, index, stop_shard)
     splits = _form_splits(store, layout, job, index, stop_shard)
     remove_old_quarantine(store, layout, index.quarantine)
     # Before `_SUCCESS`: from then on a retry may be staging files.
     remove_remains(store, layout)
     own, *others = found.rounds
     timing = timing_of(whole, own, facts.retries, later=others, failed=quarantine.rows)
-    added = frozenset(one.number for one in later if one.block)
     _write_coverage(store, layout, extent, found)
-    _write_about(store, layout, whole, index, timing, found, facts, ended, added, splits)
+    _write_about(store, layout, whole, index, timing, found, facts, ended, later, splits)
+    if names is not None:
+        # The index of before named them: they go once this one is there.
+        _remove_strays(store, layout, index, stop_shard)
     return _summary(index, found, quarantine, timing)
 
 
@@ -144,7 +149,7 @@ def _write_about(
     found: Gathered,
     facts: Facts,
     ended: str,
-    added: frozenset[int],
+    later: Sequence[Round],
     splits: Sequence[str],
 ) -> None:
     """What tells a reader of the shards; `_SUCCESS` last, where the dataset is complete."""
@@ -154,6 +159,7 @@ def _write_about(
     _put_text(store, layout.timing, timing.model_dump_json(indent=1).encode(), _JSON)
     about = croissant(job, index, hashlib.sha256(index_json).hexdigest(), facts.licences)
     _put_text(store, layout.croissant, about.encode(), "application/ld+json")
+    added = {one.number for one in later if one.block}
     card = dataset_card(job, index, timing, found.every, facts.licences, ended, added, splits)
     _put_text(store, layout.card, card.encode(), "text/markdown; charset=utf-8")
     store.put(

@@ -2,7 +2,7 @@
 
 import io
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -37,12 +37,23 @@ class Gathered:
         return [one for some in self.rounds for one in some]
 
 
-def gather(store: Store, layout: JobLayout, job: Job, later: Sequence[Round] = ()) -> Gathered:
-    """The shards that count; raises FewstepError where a manifest is of another job."""
+def gather(
+    store: Store,
+    layout: JobLayout,
+    job: Job,
+    later: Sequence[Round] = (),
+    names: Container[str] | None = None,
+) -> Gathered:
+    """The shards that count; raises FewstepError where a manifest is of another job.
+
+    `names`: the names of their tars, where they are known.
+    """
     found = _manifests(store, layout, job)
+    if names is not None:
+        found = [one for one in found if f"{SPLIT}/{one.tar.name}" in names]
     own = [one for one in found if one.shard < job.shards]
     rounds = [own, *([one for one in found if again.holds(one)] for again in later)]
-    if later:
+    if later and names is None:
         # Rounds that had ended are what their index said: who commits to them now is a renderer
         # that was believed dead, and its images may have been made again since.
         names = _index_names(store, layout)
@@ -59,6 +70,7 @@ def gather(store: Store, layout: JobLayout, job: Job, later: Sequence[Round] = (
         tried.add(image)
         if ok:
             made.add(image)
+    tried |= {image for some in retried for one in some for image in one.dropped}
     return Gathered(covers, list(_without(missing, tried)) if tried else missing, made)
 
 

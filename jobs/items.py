@@ -1,7 +1,7 @@
 """The images of a job one by one: committed ones as they came out, the rest as planned."""
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -33,8 +33,8 @@ class Item(Frozen):
     image: int = Field(description="Its index in the job, from 0")
     row: int = Field(description="Its line of the prompt source, from 0")
     repeat: int
-    status: Literal["ok", "failed", "pending"] = Field(
-        description="pending: not in a committed shard yet"
+    status: Literal["ok", "failed", "pending", "dropped"] = Field(
+        description="pending: not in a committed shard yet; dropped: taken out since"
     )
     key: str = Field(description="Its name inside its shard", examples=["000170012"])
     prompt: str
@@ -80,16 +80,19 @@ def items_of(
     extent = extent or extent_with(store, layout, job, max(indexes, default=0))
     wanted = set(indexes)
     shards = sorted({extent.shard(index) for index in wanted})
+    committed = manifests_among(store, layout, shards)
     found = {
         row["image"]: _made(row)
-        for manifest in manifests_among(store, layout, shards)
+        for manifest in committed
         for row in _rows(store, layout, manifest)
         if row["image"] in wanted
     }
     lacking = {i for i in indexes if i not in found or found[i].status != "ok"}
-    found |= _made_later(store, layout, lacking)
+    later = retried_manifests(store, layout) if lacking else []
+    found |= _made_later(store, layout, later, lacking)
     missing = [index for index in indexes if index not in found]
-    found |= {item.image: item for item in _pending(store, layout, extent, missing)}
+    dropped = {image for manifest in (*committed, *later) for image in manifest.dropped}
+    found |= {item.image: item for item in _planned(store, layout, extent, missing, dropped)}
     return tuple(found[index] for index in indexes)
 
 
@@ -132,10 +135,11 @@ def retried_manifests(store: Store, layout: JobLayout) -> list[Manifest]:
     return manifests_among(store, layout, shards)
 
 
-def _made_later(store: Store, layout: JobLayout, wanted: set[int]) -> dict[int, Item]:
+def _made_later(
+    store: Store, layout: JobLayout, later: Sequence[Manifest], wanted: set[int]
+) -> dict[int, Item]:
     """Those of the wanted images that a retry made."""
     with ThreadPoolExecutor(_READERS) as readers:
-        later = retried_manifests(store, layout) if wanted else []
         tables = readers.map(partial(_rows, store, layout), later)
         return {
             row["image"]: _made(row)
@@ -191,8 +195,10 @@ def _made(row: dict[str, Any]) -> Item:
     return Item.model_validate(row, strict=False)
 
 
-def _pending(store: Store, layout: JobLayout, extent: Extent, indexes: list[int]) -> Iterator[Item]:
-    """Images that no committed shard has, with the seed that they will be made with."""
+def _planned(
+    store: Store, layout: JobLayout, extent: Extent, indexes: list[int], dropped: Container[int]
+) -> Iterator[Item]:
+    """Images that no committed shard has a row of, with the seed that is theirs."""
     for block, group in groupby(indexes, extent.block_of):
         some = list(group)
         wanted, read = set(some), partial(fetch_rows, store)
@@ -202,7 +208,7 @@ def _pending(store: Store, layout: JobLayout, extent: Extent, indexes: list[int]
                     image=image.index,
                     row=image.row_index,
                     repeat=image.repeat,
-                    status="pending",
+                    status="dropped" if image.index in dropped else "pending",
                     key=layout.sample(extent.place(image.index)),
                     prompt=image.row.prompt,
                     seed=image.seed,

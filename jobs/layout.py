@@ -37,6 +37,8 @@ class Unit(Frozen):
     #: Its images where they are not `first` up to `stop`: those of a later round, whose `first` and
     #: `stop` are places in the dataset's numbering.
     picks: tuple[int, ...] = Field(default=(), strict=False)
+    #: The number of the drop that wrote its files anew; 0: none did.
+    drop: int = 0
 
     @property
     def indexes(self) -> Sequence[int]:
@@ -211,6 +213,10 @@ class JobLayout(Frozen):
         """What a job (0) or a later round of it was told: its `state` or its `priority`."""
         return f"{self.scratch}control/{number:04d}-{what}.json"
 
+    def replaced(self, number: int) -> str:
+        """The folder of the shards as they were before drop `number` wrote them anew."""
+        return f"{self.scratch}replaced/{number:04d}/"
+
     def round_pages(self, number: int, kind: str) -> str:
         """The folder of the pages that list a later round's images."""
         return f"{self.scratch}rounds/{number:04d}-{kind}/"
@@ -235,11 +241,15 @@ class JobLayout(Frozen):
         return f"{self.quarantine_folder}{self.stem(unit)}.tar"
 
     def stem(self, unit: Unit) -> str:
-        """`00017`, or `00017-0500-0999` for a part (indexes in the shard, last included)."""
+        """`00017`, or `00017-0500-0999` for a part (indexes in the shard, last included).
+
+        Where a drop wrote it anew, `-r0002` follows.
+        """
+        anew = f"-r{unit.drop:04d}" if unit.drop else ""
         if unit.whole:
-            return f"{unit.shard:05d}"
+            return f"{unit.shard:05d}{anew}"
         base = unit.shard * self.shard_images
-        return f"{unit.shard:05d}-{unit.first - base:04d}-{unit.stop - 1 - base:04d}"
+        return f"{unit.shard:05d}-{unit.first - base:04d}-{unit.stop - 1 - base:04d}{anew}"
 
     def tar(self, unit: Unit) -> str:
         """Pictures, captions and rows: the commit point of the unit."""

@@ -103,6 +103,8 @@ class Manifest(Frozen):
     attempt: int
     #: Whether another claim than the tar's wrote this, from the tar.
     adopted: bool
+    #: Its images that were dropped since: they have no row in it any more.
+    dropped: tuple[int, ...] = Field(default=(), strict=False)
     #: "ok" and each error, with how many images ended so.
     status_dict: dict[str, int]
     tokens_lost: int

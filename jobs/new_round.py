@@ -39,8 +39,25 @@ def check_ended(store: Store, layout: JobLayout, job: Job) -> None:
         )
 
 
+def check_complete(store: Store, layout: JobLayout, job: Job) -> None:
+    """Raise Conflict where the job has not ended, or images of it were never rendered."""
+    check_ended(store, layout, job)
+    if store.head(layout.success) is None:
+        raise Conflict(
+            "the dataset is not complete: images of the job were never rendered",
+            where=job.id,
+            remedy="`fewstep retry-failed --unfinished` renders them; ask again then",
+        )
+
+
 def busy(last: Round) -> Conflict:
     """What is said where another round runs."""
+    if not last.renders:
+        return Conflict(
+            f"a {last.kind} of the job runs, or was cut short",
+            where=last.job,
+            remedy="wait for its end; sent again as it was, it is completed",
+        )
     what = "an extension" if last.block else "a retry"
     return Conflict(
         f"{what} of the job runs: {last.id}",

@@ -63,7 +63,8 @@ def _recover_job(
         return
     for again in rounds_of(store, layout):
         over = store.head(layout.round_ended(again.number)) is not None
-        if not over and recover_job(store, queue, layout, again.id, quota):
+        # A drop that was cut short goes on when it is asked for again.
+        if not over and again.renders and recover_job(store, queue, layout, again.id, quota):
             yield again.id
 
 

@@ -50,7 +50,7 @@ def retry_failed(
         last = before[-1]
         if not is_over(store, layout, last):
             return _running(queue, job, last, quota)
-        if not last.block and last.key == key:
+        if last.kind == "retry-failed" and last.key == key:
             return told(last, created=False)
     check_ended(store, layout, job)
     again = _drafted(store, layout, job, before, key, unfinished, now_ms)
@@ -62,7 +62,7 @@ def retry_failed(
 
 def _running(queue: ShardQueue, job: Job, last: Round, quota: Quota | None) -> Submission:
     """The retry that runs; raises Conflict where it is an extension that does."""
-    if last.block:
+    if last.kind != "retry-failed":
         raise busy(last)
     return queued(queue, Accepted(job, last), quota, created=False)
 

@@ -69,7 +69,7 @@ class Round(Frozen):
     """A round as `rounds/0001.json` holds it; immutable once accepted."""
 
     version: Literal[1] = 1
-    kind: Literal["retry-failed", "extend"] = "retry-failed"
+    kind: Literal["retry-failed", "extend", "drop", "undo"] = "retry-failed"
     job: str
     number: int
     images: int
@@ -80,7 +80,11 @@ class Round(Frozen):
     pages: str
     #: What images it has: of an extension.
     block: Block | None = None
-    #: Digest of the pages, or of what an extension was asked for.
+    #: What is dropped, and how many images that is; or the drop that is undone.
+    where: str = ""
+    dropped: int = 0
+    undoes: int = 0
+    #: Digest of the pages, or of what an extension or a drop was asked for.
     sha256: str
     #: Digest of the idempotency key it was asked for with.
     key: str
@@ -91,6 +95,11 @@ class Round(Frozen):
     def id(self) -> str:
         """Its name in the queue."""
         return f"{self.job}-r{self.number}"
+
+    @property
+    def renders(self) -> bool:
+        """Whether the queue knows it: a drop renders nothing."""
+        return self.kind in ("retry-failed", "extend")
 
     @property
     def shards(self) -> int:

@@ -22,8 +22,9 @@ class Swept(Frozen):
 def sweep(store: Store, prefix: str, now_ms: int, old_ms: int = OLD_MS) -> Swept:
     """Remove what is older than `old_ms` and belongs to nobody.
 
-    Staged files and pages of ended jobs and rounds, rows of submissions that were never accepted,
-    probes, and uploads in parts that were cut. Never a shard, or a row of an accepted job.
+    Staged files and pages of ended jobs and rounds, shards as they were before a drop, rows of
+    submissions that were never accepted, probes, and uploads in parts that were cut. Never a shard
+    of a dataset, or a row of an accepted job.
     """
     before, removed = now_ms - old_ms, 0
     for layout in _scratch_layouts(store, prefix):
@@ -54,7 +55,11 @@ def _stale(store: Store, layout: JobLayout, before: int) -> Iterator[str]:
     rounds = rounds_of(store, layout)
     running = [one for one in rounds if store.head(layout.round_ended(one.number)) is None]
     pages = tuple(again.pages for again in running)
-    kinds = (f"{layout.scratch}staged/", f"{layout.scratch}rounds/")
+    kinds = (
+        f"{layout.scratch}staged/",
+        f"{layout.scratch}rounds/",
+        f"{layout.scratch}replaced/",
+    )
     for one in found:
         ours = one.key.startswith(kinds) and not (pages and one.key.startswith(pages))
         # While a retry runs, what is staged may be its.

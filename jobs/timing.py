@@ -86,7 +86,8 @@ def timing_of(
     """
     started_ms, finished_ms = _ends(job, manifests)
     wall_s = (finished_ms - started_ms) / 1000
-    for some in later:
+    # A round without shards took no time: one that was cancelled at once, or a drop.
+    for some in filter(None, later):
         begun, finished_ms = _ends(job, some)
         wall_s += (finished_ms - begun) / 1000
         manifests = [*manifests, *some]

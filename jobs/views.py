@@ -150,7 +150,8 @@ class JobViews:
     def _round_title(self, job_id: str, number: int) -> str:
         """What a later round is to people; what was accepted does not change."""
         again = read_round(self._store, self.layout(job_id), number)
-        return f"extension {number}" if again.block else f"retry {number}"
+        titles = {"retry-failed": "retry", "extend": "extension"}
+        return f"{titles.get(again.kind, again.kind)} {number}"
 
     def _images(self, job: Job, record: QueueJob) -> int:
         """How many images the job has; extensions count once they have ended."""
@@ -212,7 +213,7 @@ class JobViews:
             "name": self._name(job, number),
             "state": ended.state,
             "reason": ended.reason,
-            "images": again.images,
+            "images": again.images or again.dropped,
             "budget": Budget(),
             "done": ended.done,
             "failed": ended.failed,

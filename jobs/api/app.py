@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from jobs.api import (
     routes_batches,
     routes_coverage,
+    routes_drop,
     routes_files,
     routes_images,
     routes_items,
@@ -38,6 +39,7 @@ _PARTS = (
     routes_submit,
     routes_jobs,
     routes_retry,
+    routes_drop,
     routes_stages,
     routes_coverage,
     routes_items,

@@ -57,7 +57,8 @@ class Dataset:
     def count(self, images: list[int], manifest: Manifest) -> None:
         """Add a shard's rows; those of a retry take the place of failed ones."""
         if manifest.shard < self.shards:
-            ours = images == list(range(manifest.first, manifest.stop))
+            every = sorted([*images, *manifest.dropped])
+            ours = images == sorted(images) and every == list(range(manifest.first, manifest.stop))
         else:
             ours = images == sorted(set(images)) and len(images) == manifest.count
             images = [image for image in images if self.failed.pop(image, None) is None]

@@ -131,8 +131,12 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     more = said("submit", str(prompts), "--priority", "8")["id"]
     render_shards(api, more, shards=1)
     finish_dataset(api, more)
+    seen = said("drop", more, "--where", "image = 1", "--dry-run")
+    assert (seen["dropped"], seen["examples"][0]["prompt"]) == (1, "b")
+    assert said("drop", more, "--where", "image = 1")["dropped"] == 1
+    assert said("drop", more, "--undo")["dropped"] == 1
     assert said("extend", more, "--repeats", "+4")["images"] == 12
-    assert said("cancel", f"{more}-r1", "--delete")["state"] in ("cancelling", "cancelled")
+    assert said("cancel", f"{more}-r3", "--delete")["state"] in ("cancelling", "cancelled")
     gone = said("submit", str(prompts), "--key", "gone")["id"]
     assert said("cancel", gone, "--delete")["state"] in ("cancelling", "cancelled")
     seen = said("submit", str(prompts), "--priority", "9")["id"]
@@ -149,6 +153,8 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     assert said("webhooks", "delete", hook["id"])["id"] == hook["id"]
     hooks = ("add", "list", "deliveries", "delete")
     words = "submit jobs pause resume priority budget cluster failed stages show items picture "
-    words += "coverage shards sheet results repro extend timing fetch retry-failed cancel watch "
+    words += (
+        "coverage shards sheet results repro extend drop timing fetch retry-failed cancel watch "
+    )
     words += "health models accelerators styles"
     return {*words.split(), *(f"webhooks {one}" for one in hooks)}

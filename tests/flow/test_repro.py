@@ -27,6 +27,9 @@ from tests.flow.one_machine import House
 from workers.engine import Engine
 from workers.repro import compare, make_again
 
+#: What a store keeps is the same bytes, whichever it is.
+one_store = pytest.mark.parametrize("s3_settings", ["rclone"], indirect=True)
+
 
 @pytest.fixture
 def house(redis_url: str, store: Store, catalog: Catalog, engine: Engine) -> House:
@@ -47,6 +50,7 @@ def run(*words: str) -> tuple[int, dict[str, Any]]:
     return done.exit_code, json.loads(done.stdout) if done.stdout else {}
 
 
+@one_store
 @pytest.mark.parametrize("form", ["png", "jpeg"])
 def test_a_picture_comes_out_again_byte_for_byte(house: House, tmp_path: Path, form: Any) -> None:
     rendered(house, tmp_path / "out", format=form)
@@ -63,6 +67,7 @@ def test_a_picture_comes_out_again_byte_for_byte(house: House, tmp_path: Path, f
     assert not said["unlike"].keys() & {"model_sha256", "accelerator_sha256", "batch_images"}
 
 
+@one_store
 def test_another_picture_is_told_apart(house: House, tmp_path: Path) -> None:
     """The same row with another seed: as a machine would that draws other noise."""
     job = rendered(house, tmp_path / "out")
@@ -100,6 +105,7 @@ def test_pixels_are_compared_where_bytes_differ() -> None:
     assert compare(one, png(pixels[:2]), 255) == ("different", None)
 
 
+@one_store
 def test_what_names_no_picture_is_refused(house: House, tmp_path: Path) -> None:
     rendered(house, tmp_path / "out")
     folder = str(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The API of retries and extensions: what it answers, and their views by their own ids."""
+"""The API of retries, extensions and drops: what it answers, and views by their own ids."""
 
 import asyncio
 import hashlib
@@ -200,3 +200,30 @@ def test_what_is_no_extension_is_refused(
     job_id = http.post("/v1/jobs", json={"prompts": PROMPTS}).json()["id"]
     reply = http.post(f"/v1/jobs/{job_id}/extend", json=body)
     assert (reply.status_code, reply.json()["where"]) == (status, where)
+
+
+def test_rows_are_dropped_and_put_back(http: httpx.Client, api: RunningApi, shop: Workshop) -> None:
+    job_id = done_job(http, shop, {2})
+    with Client(api.url) as client:
+        seen = client.drop(job_id, "prompt contains 'star'", dry_run=True)
+        assert (seen["id"], seen["dropped"], seen["examples"][0]["image"]) == ("", 1, 1)
+        with pytest.raises(InvalidInput, match="no column 'colour'"):
+            client.drop(job_id, "colour = 'red'")
+        done = client.drop(job_id, "prompt contains 'star'", idempotency_key="mine")
+        again = client.drop(job_id, "prompt contains 'star'", idempotency_key="mine")
+        assert (done["id"], done["created"], done["dropped"]) == (f"{job_id}-r1", True, 1)
+        assert again["created"] is False
+        view = client.job(f"{job_id}-r1")
+        assert (view.name, view.state, view.done) == ("shapes (drop 1)", "done", 1)
+        states = [item["status"] for item in client.items(job_id)]
+        assert states == ["ok", "dropped", "failed"]
+
+        async def undo() -> int:
+            async with AsyncClient(api.url) as fewstep:
+                return int((await fewstep.undo_drop(job_id))["dropped"])
+
+        assert asyncio.run(undo()) == 1
+        assert [item["status"] for item in client.items(job_id)] == ["ok", "ok", "failed"]
+    assert http.get(f"/jobs/{job_id}/pictures").status_code == 200
+    for body in ({}, {"where": ""}, {"where": 1}, {"where": "a", "more": 1}):
+        assert http.post(f"/v1/jobs/{job_id}/drop", json=body).status_code == 422

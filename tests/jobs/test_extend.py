@@ -30,8 +30,8 @@ from jobs.templates.expansion import TemplateRequest
 from jobs.templates.template import Template
 from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
-#: The rounds' own commits are those of retries, which are tested on a store without conditions too.
-pytestmark = pytest.mark.parametrize("s3_settings", ["moto"], indirect=True)
+#: On the store that ignores conditions: the harder one, and the faster server.
+pytestmark = pytest.mark.parametrize("s3_settings", ["rclone"], indirect=True)
 
 NOW = 1_700_000_100_000
 ROWS = [
