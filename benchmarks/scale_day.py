@@ -23,7 +23,7 @@ WINDOW_S = 600.0
 WARM_S = 900.0
 #: A day of so many hours, the middle third by day: more hours take longer than anybody waits. The
 #: loop steps more rarely in it, and a unit, which ends before its lease does, is not renewed.
-HOURS, DAY_STEP_S = 8.0, 10.0
+HOURS, DAY_STEP_S = 6.0, 10.0
 #: Device-seconds asked for each second, over what the pool has: by night and by day.
 NIGHT, DAY = 0.7, 1.3
 REAL = f"virtual time, the loop steps every {STEP_S:g} s"

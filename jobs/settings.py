@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     #: fit; 1: each has a whole one.
     renderers_on_a_device: int = Field(default=1, ge=1, le=16)
     #: An engine gets renderers enough to end its work in so many seconds, measured in device time;
-    #: 0: as many as there are slots, and shards that are worth loading it for.
+    #: 0: as many as there are slots and shards.
     drain_s: float = Field(default=0.0, ge=0.0, le=1e7, allow_inf_nan=False)
     #: Renderers of one engine: kept although nothing waits for it, and at most.
     engine_least: int = Field(default=0, ge=0, le=100_000)

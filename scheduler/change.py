@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
-from scheduler.prices import BUSY, FREE, WARM, deferral_ms, warm_price
+from scheduler.prices import BUSY, WARM, deferral_ms, warm_price
 from scheduler.shares import rank_of
 
 #: Engine -> renderers of it.
@@ -98,7 +98,7 @@ class Change:
         """One more renderer for the engine, as cheaply as may be; False: it has to wait."""
         loads = self._share_s(key) / self._demands[key].load_s
         first = self._first(key)
-        if self._free and (first or loads >= FREE):
+        if self._free:
             self._free -= 1
             self._begin(key, 1)
         elif self._freeing and (first or loads >= WARM):

@@ -2,11 +2,10 @@
 
 from scheduler.facts import EngineDemand, Facts
 
-#: Work that the slot would get, in times of what loading takes: where the slot is free,
-FREE = 1.0
-#: where a renderer that has nothing in hand leaves it, which would serve its engine's next job,
-WARM = 20.0
-#: and where one at work does: its engine has to be loaded again afterwards.
+#: Work that the slot would get, in times of what loading takes, where a renderer leaves it that has
+#: nothing in hand and would serve its engine's next job: less, the longer that is in coming.
+WARM, STALE = 20.0, 1.0
+#: Where one at work leaves it: its engine is loaded again afterwards. A free slot has no price.
 BUSY = 30.0
 #: Of the slots' time, what loading engines may take that are let in because they waited.
 DEFERRED = 0.02
@@ -31,6 +30,6 @@ def warm_price(holder: EngineDemand | None, idle_limit_ms: int) -> float:
     """Loads that a renderer's slot costs which has nothing in hand: less, the longer its engine has
     had nothing to do; in the end it would leave anyway."""
     if holder is None:
-        return FREE
+        return STALE
     stale = min(1.0, holder.idle_ms / idle_limit_ms) if idle_limit_ms else 1.0
-    return WARM + (FREE - WARM) * stale
+    return WARM + (STALE - WARM) * stale

@@ -11,7 +11,7 @@ from jobs.queue_placement import Placement
 from scheduler.caps import within_caps
 from scheduler.facts import LOAD_S, Decision, EngineDemand, Facts, RendererFact, Work
 from scheduler.policy import decide, placement_of
-from scheduler.prices import BUSY, DEFER_MS, FREE, WARM, deferral_ms
+from scheduler.prices import BUSY, DEFER_MS, STALE, WARM, deferral_ms
 from scheduler.shares import targets
 
 
@@ -27,8 +27,9 @@ def renderers(*engines: str) -> list[RendererFact]:
 
 
 STARVED = {"starved_ms": DEFER_MS}
-#: Work for one more renderer that is just worth a free slot, an idle renderer's, a busy one's.
-FREE_S, WARM_S, BUSY_S = FREE * LOAD_S, WARM * LOAD_S, BUSY * 2 * LOAD_S
+#: Work for one more renderer that is just worth an idle renderer's slot, now and in the end, and a
+#: busy one's.
+WARM_S, STALE_S, BUSY_S = WARM * LOAD_S, STALE * LOAD_S, BUSY * 2 * LOAD_S
 
 
 @pytest.mark.parametrize(
@@ -248,8 +249,8 @@ FREE_S, WARM_S, BUSY_S = FREE * LOAD_S, WARM * LOAD_S, BUSY * 2 * LOAD_S
             ("b1",),
         ),
         (
-            "a free slot is filled where its work is worth the loading",
-            Facts(9, [demand("a", 9, 3 * FREE_S)]),
+            "a free slot is taken, however little there is to do",
+            Facts(9, [demand("a", 3, 0.1)]),
             {"a": 3},
             (),
         ),
@@ -269,7 +270,7 @@ FREE_S, WARM_S, BUSY_S = FREE * LOAD_S, WARM * LOAD_S, BUSY * 2 * LOAD_S
             "or where it has been idle for half the time that it is kept",
             Facts(
                 2,
-                [demand("a", 9, WARM_S + FREE_S), demand("c", 0, idle_ms=150_000)],
+                [demand("a", 9, WARM_S + STALE_S), demand("c", 0, idle_ms=150_000)],
                 renderers("a", "c"),
             ),
             {},
