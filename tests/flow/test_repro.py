@@ -14,6 +14,7 @@ from fewstep.cli import app
 from jobs.catalog import Catalog
 from jobs.client import Client
 from jobs.errors import InvalidInput, NotFound
+from jobs.extend import extend_job
 from jobs.fetch import fetch_dataset
 from jobs.job import Job, JobRequest
 from jobs.original import Original
@@ -23,7 +24,8 @@ from jobs.settings import Settings
 from jobs.store import Store
 from tests.api_renderer import finish_dataset, render_shards
 from tests.api_servers import RunningApi
-from tests.flow.one_machine import House
+from tests.flow.one_machine import PREFIX, House, table_rows
+from tests.servers import wait_until
 from workers.engine import Engine
 from workers.repro import compare, make_again
 
@@ -82,6 +84,33 @@ def test_another_picture_is_told_apart(house: House, tmp_path: Path) -> None:
     assert done.difference.max_abs > 100
     assert 0 < done.difference.mean_abs < done.difference.max_abs
     assert done.unlike["model_sha256"] == ("ab", house.engine.model_sha256)
+
+
+@one_store
+def test_an_extension_renders_what_a_larger_job_would_have(house: House, tmp_path: Path) -> None:
+    job = rendered(house, tmp_path / "before", repeats=1)
+    more = extend_job(
+        house.store,
+        house.queue,
+        prefix=PREFIX,
+        tenant="default",
+        job_id=job.id,
+        repeats=1,
+        idempotency_key="more",
+        now_ms=1_700_000_100_000,
+    )
+    with house.rendering(job):
+        wait_until(lambda: more.id in house.queue.finishing(), "the last shard", 60)
+    house.finish()
+    fetch_dataset(house.store, house.layout(job), tmp_path / "extended")
+    rendered(house, tmp_path / "larger", repeats=2)
+
+    def pictures(folder: str) -> dict[tuple[int, int], str]:
+        rows = table_rows(tmp_path / folder)
+        return {(row["row"], row["repeat"]): row["sha256"] for row in rows}
+
+    assert pictures("extended") == pictures("larger")
+    assert len(set(pictures("extended").values())) == 6
 
 
 def png(pixels: np.ndarray[Any, np.dtype[np.uint8]], level: int = 6) -> bytes:
