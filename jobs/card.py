@@ -5,6 +5,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from jobs.card_form import plain, quoted, table, yaml_list
+from jobs.card_labels import label_facts
 from jobs.dataset_index import DatasetIndex
 from jobs.job import Job
 from jobs.layout import SPLIT
@@ -89,6 +90,7 @@ def dataset_card(
             "![The first pictures](previews/contact_sheet.png)",
             "",
             *table("How they were made", recipe_facts(job, manifests)),
+            *table("Pictures by label", label_facts(manifests)),
             *table("Licences of the weights", _licence_facts(job, licences)),
             *table("Time", _timing_facts(timing)),
             _READING.format(extension=extension, what=_WHAT[bool(splits)]),

@@ -23,6 +23,8 @@ EXACT_ROWS = 20_000
 #: Errors that are told, the commonest first.
 ERRORS_TOLD = 50
 OTHER = "other errors"
+#: Begins what is said of an image whose last picture a filter turned away.
+REJECTED = "rejected:"
 
 
 class ValueCoverage(Frozen):
@@ -67,7 +69,9 @@ class Coverage(Frozen):
         description="Columns that are not counted: too many values, long texts, or fractions",
     )
     errors: dict[str, int] = Field(description="Error -> tries of an image that ended with it")
-    rejects: dict[str, int] = Field(description="Reason -> pictures that were not taken for it")
+    rejects: dict[str, int] = Field(
+        description="Filter, `nan` or `flat` -> pictures that were turned away for it, each seed's"
+    )
     marks: dict[str, int] = Field(description="Filter -> pictures beyond its limit that were kept")
 
 
@@ -94,11 +98,11 @@ class Tallied:
         for one in manifests:
             self.images += one.count
             self.sum.add(one.counts, one.ok)
-            self._errors.update({why: n for why, n in one.status_dict.items() if why != "ok"})
+            self._errors.update({why: n for why, n in one.status_dict.items() if _is_error(why)})
             if len(self._errors) > 2 * ERRORS_TOLD:
                 self._errors = Counter(_commonest(self._errors))
-            self._rejects.update(getattr(one, "rejects", {}))
-            self._marks.update(getattr(one, "marks", {}))
+            self._rejects.update(one.rejects)
+            self._marks.update(one.marks)
 
     def with_more(self, manifests: Iterable[Manifest]) -> "Tallied":
         """Another one, of these units too."""
@@ -133,6 +137,11 @@ class Tallied:
             rejects=dict(self._rejects.most_common()),
             marks=dict(self._marks.most_common()),
         )
+
+
+def _is_error(why: str) -> bool:
+    """Whether an image ended with an error; what filters turned away is told by `rejects`."""
+    return why != "ok" and not why.startswith(REJECTED)
 
 
 def expected_of(store: Store, layout: JobLayout, extent: Extent) -> Expected:

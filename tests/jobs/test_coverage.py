@@ -89,6 +89,8 @@ def test_pictures_are_counted_by_value_while_the_job_runs_and_after(
     pair = next(one for one in after["pairs"] if one["columns"] == ["color", "shape"])
     assert sum(n for some in pair["made"].values() for n in some.values()) == 46
     assert pair["expected"]["red"] == {"circle": 8, "star": 8}
+    card = api.store.get(layout_of(api, job_id).card).decode()
+    assert "| `shape` | `circle` 23, `star` 23 |" in card
     written = api.store.get(layout_of(api, job_id).coverage)
     assert (
         Counting(api.store)
@@ -217,6 +219,28 @@ def test_manifests_of_earlier_versions_are_told_apart(http: httpx.Client, api: R
     assert sum(values(found)["shape"].values()) == 8
 
 
+def test_what_filters_turned_away_and_marked_is_told_by_reason(
+    http: httpx.Client, api: RunningApi
+) -> None:
+    job_id = submit(http, BODY)
+    render_shards(api, job_id, shards=2, failed=[1])
+    folder = layout_of(api, job_id).shards
+    for shard, turned_away in (("00000", 5), ("00001", 2)):
+        key = f"{folder}{shard}_stats.json"
+        one = Manifest.model_validate_json(api.store.get(key))
+        ways = one.status_dict | {"rejected:prompt_agreement": 1}
+        news = {"status_dict": ways, "rejects": {"prompt_agreement": turned_away, "nan": 1}}
+        data = one.model_copy(update=news | {"marks": {"aesthetic": 3}}).model_dump_json()
+        api.store.put(key, data.encode())
+    found = look(http, job_id)
+    assert found["errors"] == {"not a number": 1}
+    assert found["rejects"] == {"prompt_agreement": 7, "nan": 2}
+    assert found["marks"] == {"aesthetic": 6}
+    page = http.get(f"/jobs/{job_id}/coverage").text
+    assert "prompt_agreement" in page
+    assert "aesthetic" in page
+
+
 # ---- sums ----
 
 LABELS = st.sampled_from(["red", "blue", "", "it's \u202e<b>", "7", None])
@@ -254,6 +278,16 @@ def test_what_is_counted_is_bounded() -> None:
     assert len(found.model_dump_json()) < 60_000
     assert not {*found.many} & {*found.values}
     assert VALUES < 20 * 63
+
+
+def test_hostile_labels_stay_in_their_cell_of_the_card(http: httpx.Client, api: RunningApi) -> None:
+    label = "a` | <b> |\n# x [y](z)"
+    job_id = submit(http, {"prompts": [{"prompt": "a", "label": label} for _ in range(30)]})
+    render_shards(api, job_id)
+    finish_dataset(api, job_id)
+    card = api.store.get(layout_of(api, job_id).card).decode()
+    (line,) = [one for one in card.splitlines() if one.endswith(" 30 |")]
+    assert line == "| `label` | `a' / <b> / # x [y](z)` 30 |"
 
 
 def test_a_column_that_one_unit_left_out_is_left_out_of_the_sum() -> None:
