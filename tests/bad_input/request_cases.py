@@ -131,6 +131,20 @@ JOB = [
         repeats=100_000,
         shard_images=1,
     ),
+    inline(
+        "unknown filter",
+        "invalid_input",
+        "filters|'beauty'|prompt_agreement",
+        filters=[{"name": "beauty"}],
+    ),
+    inline(
+        "a filter's module",
+        "unknown_field",
+        "job.filters.0.plugin",
+        filters=[{"name": "x", "plugin": "os:system"}],
+    ),
+    inline("accept without a filter", "invalid_input", "job|accept needs a filter", accept=2),
+    inline("101 tries", "out_of_range", "job.max_tries|100", max_tries=101),
     inline("long name", "out_of_range", "job.name|200", name="a" * 201),
     Case(
         "job is no object",

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fewstep.request import filters_of
 from jobs.accepting import rows_short
 from jobs.catalog import Catalog, load_catalog
 from jobs.duplicates import near_duplicates
@@ -91,6 +92,30 @@ def test_a_filter_without_any_limit_only_scores(catalog: Catalog) -> None:
 def test_requests_that_contradict_themselves_are_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         JobRequest.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits", "policy"),
+    [
+        ("near_duplicate", (None, None), "keep"),
+        ("near_duplicate:drop", (None, None), "drop"),
+        ("prompt_agreement>=0.8:retry", (0.8, None), "retry"),
+        ("a-1 <= -2.5e-3", (None, -0.0025), "keep"),
+        ("b>=1<=3:keep", (1.0, 3.0), "keep"),
+    ],
+)
+def test_filters_on_the_command_line(
+    text: str, limits: tuple[float | None, float | None], policy: str
+) -> None:
+    [one] = filters_of([text])
+    assert ((one.at_least, one.at_most), one.policy) == (limits, policy)
+
+
+@pytest.mark.parametrize("text", ["", ">=1", "a>1", "a>=x", "a:burn", "a>=1:", "../x", "a=1"])
+def test_what_is_no_filter_is_refused_on_the_command_line(text: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        filters_of([text])
+    assert (error.value.where or "").startswith("--")
 
 
 @pytest.mark.parametrize(
