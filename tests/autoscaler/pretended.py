@@ -15,6 +15,7 @@ import scheduler.pool
 import workers.loading
 from scheduler.__main__ import main
 from workers.actor import Renderer
+from workers.rendered import Rendered
 
 #: Seconds that the pretended device takes for an image at least.
 PACE = "FEWSTEP_AUTOSCALER_PACE_S"
@@ -38,10 +39,16 @@ class PretendedDevice(Renderer):
             def paced(started: Any) -> Any:
                 images = finish(started)
                 time.sleep(pace * len(images))
-                return images
+                return [_slower(image, pace * 1e3) for image in images]
 
             loop.renderer.finish = paced
         return loop
+
+
+def _slower(image: Rendered, ms: float) -> Rendered:
+    """As if its device had taken so much longer: what an image costs decides who gets nodes."""
+    times = image.times.model_copy(update={"denoise_ms": image.times.denoise_ms + ms})
+    return dataclasses.replace(image, times=times)
 
 
 if __name__ == "__main__":

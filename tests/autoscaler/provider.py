@@ -20,7 +20,7 @@ class NotedProvider(FakeMultiNodeProvider):  # type: ignore[misc]
         self, config: Any, tags: Any, count: int, resources: dict[str, float], labels: Any
     ) -> None:
         before = set(self._nodes)
-        # A node of the fake provider's cannot be told its memory: it has what Ray finds.
+        # The fake provider has no word for a node's memory: it has what Ray finds.
         found = {name: size for name, size in resources.items() if name != "memory"}
         super()._create_node_with_resources_and_labels(config, tags, count, found, labels)
         for node in self._nodes.keys() - before:

@@ -165,7 +165,8 @@ class Scenes:
             examine(site, read_dataset(site.store, site.layout(job)).pictures, [job], verdict)
         site.jobs += self.alone
         verdict.otherwise += wrong
-        verdict.otherwise += removed_under(notes, site.stays.seen, claims_of(events))
+        under = removed_under(notes, site.stays.seen, claims_of(events))
+        verdict.otherwise += under
         bad = [one for one in events if one.type in ("fail", "split", "dead")]
         verdict.otherwise += [f"{one.type} of {one.unit}: {one.fields}" for one in bad]
         for job in site.jobs:
@@ -176,7 +177,9 @@ class Scenes:
         claims = sum(event.type == "claimed" for event in events)
         images = sum(job.images for job in site.jobs)
         self._note("jobs, images, claims in all", f"{len(site.jobs)}, {images}, {claims}")
-        self._note("nodes removed by Ray, each beside all claims", str(len(ended)))
+        what = "nodes that Ray removed, and of them with a renderer or a unit in its hands"
+        self._note(what, f"{len(ended)}, {len(under)}")
+        self._note("renderers' deaths counted against units", str(len(bad)))
         return verdict
 
     # ---- parts ----

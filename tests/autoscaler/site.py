@@ -50,7 +50,7 @@ class AutoscaledSite(RaySite):
     """Redis, S3, a head without room for renderers, Ray's autoscaler, and our scheduler."""
 
     lease_ms: int = LEASE_MS
-    pace_s: float = 0.15
+    pace_s: float = 0.25
     stays: Stays = field(init=False)
 
     def __post_init__(self) -> None:
