@@ -160,3 +160,32 @@ def test_the_coverage_of_a_dataset_that_grows(http: httpx.Client, shop: Workshop
     for path in (f"/jobs/{added}", f"/jobs/{added}/pictures", f"/jobs/{added}/timing"):
         assert http.get(path).status_code == 200
     assert http.get(f"/jobs/{job_id}/pictures/8/thumb").headers["content-type"] == "image/png"
+
+
+def test_what_is_dropped_is_gone_from_pictures_shards_and_coverage(
+    http: httpx.Client, shop: Workshop
+) -> None:
+    rows = [{"prompt": "a", "label": label} for label in ("star", "ring", "star", "ring")]
+    job_id = submit(http, {"job": {"name": "dropped", "shard_images": 2}, "prompts": rows})
+    render(shop, job_id, set())
+    paths = [f"/v1/jobs/{job_id}/items/{image}/picture" for image in range(4)]
+    before = [http.get(path).content for path in paths]
+
+    def labels() -> dict[str, int]:
+        (column,) = http.get(f"/v1/jobs/{job_id}/coverage").json()["columns"]
+        return {one["value"]: one["made"] for one in column["values"]}
+
+    assert labels() == {"ring": 2, "star": 2}
+    asked = {"where": "label = 'star' and image > 0"}
+    assert http.post(f"/v1/jobs/{job_id}/drop", json=asked).json()["dropped"] == 1
+    assert labels() == {"ring": 2, "star": 1}
+    after = [http.get(path) for path in paths]
+    assert [reply.status_code for reply in after] == [200, 200, 404, 200]
+    assert [after[n].content for n in (0, 1, 3)] == [before[n] for n in (0, 1, 3)]
+    shards = http.get(f"/v1/jobs/{job_id}/shards").json()["shards"]
+    assert [(one["shard"], one["ok"]) for one in shards] == [(0, 2), (1, 1)]
+    for rest in ("coverage", "shards", "pictures", "shards/1/sheet"):
+        assert http.get(f"/jobs/{job_id}/{rest}").status_code == 200
+    assert http.post(f"/v1/jobs/{job_id}/undo-drop").status_code == 200
+    assert labels() == {"ring": 2, "star": 2}
+    assert [http.get(path).content for path in paths] == before
