@@ -4,8 +4,8 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from jobs.draft import release
-from jobs.errors import Conflict
+from jobs.draft import MAX_ROWS, release
+from jobs.errors import Conflict, TooLarge
 from jobs.extent import Extent
 from jobs.filter_columns import SEED_TRY
 from jobs.gathering import gather
@@ -109,6 +109,13 @@ def _images(
     """The images to be tried again, in order; a page of each kind in memory at a time."""
     failed = (_again(row, job) for row in quarantine_rows(store, layout))
     missing = gather(store, layout, job, before).missing if unfinished else []
+    count = sum(stop - first for first, stop in missing)
+    if count > MAX_ROWS:
+        raise TooLarge(
+            f"{count} images were never rendered, and a retry lists {MAX_ROWS} at most",
+            where=job.id,
+            remedy="a job that stopped at a limit goes on where that is raised: `fewstep budget`",
+        )
     never = _never_tried(store, read_extent(store, layout, job, before), missing)
     return heapq.merge(failed, never, key=lambda one: one.image)
 

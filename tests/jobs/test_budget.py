@@ -136,6 +136,9 @@ def test_a_huge_template_is_limited_to_what_is_wanted_of_it(shop: Workshop) -> N
     stopped(shop, job)
     with pytest.raises(InvalidInput, match="single objects"):
         raised(shop, job, max_images=10_001)
+    asked: dict[str, Any] = {"prefix": PREFIX, "tenant": TENANT, "job_id": job.id, "now_ms": 1}
+    with pytest.raises(InvalidInput, match="999999980 images were never rendered"):
+        retry_failed(shop.store, shop.queue, **asked, idempotency_key="a", unfinished=True)
 
 
 # ---- device-seconds and deadlines ----
