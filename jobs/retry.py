@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from jobs.draft import MAX_ROWS, release
+from jobs.draft import release
 from jobs.errors import Conflict, TooLarge
 from jobs.extent import Extent
 from jobs.filter_columns import SEED_TRY
@@ -21,6 +21,7 @@ from jobs.shard_queue import ShardQueue
 from jobs.specs import dataset_id, read_job
 from jobs.spool import fetch_rows
 from jobs.store import Store
+from jobs.templates.row_templates import MAX_EXPANDED as MAX_ROWS
 
 
 def retry_failed(
