@@ -289,6 +289,40 @@ def test_a_cancelled_extension_leaves_its_images_to_be_made_later(shop: Workshop
     assert made(shop, job) == wanted(shop, ROWS, 4)
 
 
+class Died(BaseException):
+    """The process ended here."""
+
+
+def test_a_job_that_the_queue_still_holds_open_is_closed_as_its_extension_left_it(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler died between `_SUCCESS` and the queue's last word, and came back late."""
+
+    def died(*_words: object, **_more: object) -> str:
+        raise Died
+
+    job = shop.submit(ROWS, repeats=2, shard_images=4)
+    shop.render(job)
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.queue, "finish", died)
+        with pytest.raises(Died):
+            shop.finish()
+    asked = extend(shop, job, repeats=2)
+    shop.render(job, units=1)
+    shop.queue.state(asked.id, "cancel")
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.queue, "finishing", lambda: [asked.id])
+        shop.finish()
+    made_before = shop.shards(job)
+
+    shop.finish()
+
+    assert shop.shards(job) == made_before
+    assert shop.queue.finishing() == []
+    record = shop.record(job.id)
+    assert (record.state, record.outcome, record.done_images) == ("closed", "cancelled", 10)
+
+
 def test_an_extension_that_fails_too_often_is_stopped(shop: Workshop) -> None:
     job = done_job(shop, max_failed_rows=1)
     asked = extend(shop, job, "1", repeats=2)
