@@ -14,8 +14,10 @@ from PIL import Image as Pillow
 
 from jobs.catalog import Catalog, load_catalog
 from jobs.dataset_index import DatasetIndex
+from jobs.drop import drop_rows
 from jobs.fetch import fetch_dataset
 from jobs.filters import FilterRequest
+from jobs.finish import facts_of
 from jobs.job import Job, JobRequest, image_of, with_try
 from jobs.quarantine import quarantine_rows
 from jobs.recipe import RecipeRequest
@@ -225,6 +227,23 @@ def test_pictures_that_resemble_others_are_found(house: House, tmp_path: Path) -
         assert twin["image"] < one["image"]
         assert (rows[one["image"]]["key"], one["distance"]) == (one["key"], apart.bit_count())
     assert len(listed) >= 5
+    keys = ", ".join(f"'{one['key']}'" for one in listed)
+    drop_rows(
+        house.store,
+        house.queue,
+        facts_of(spread, house.catalog),
+        prefix=PREFIX,
+        tenant="default",
+        job_id=spread.id,
+        where=f"key in ({keys})",
+        idempotency_key="twins",
+        now_ms=1,
+    )
+    after = index_of(house, spread)
+    assert (after.duplicates, after.dropped) == (0, len(listed))
+    told = after.rejects.get("near_duplicate", 0)
+    assert after.ok + after.failed + after.dropped == 20
+    assert after.failed == told
     # Tried again they part, although their rows name the same seed.
     retried = (FilterRequest(name="near_duplicate", policy="retry"),)
     job = house.submit(
