@@ -216,9 +216,12 @@ class RaySite(Site):
         return [f"the scheduler ended with {code}"] if code else []
 
     def left_processes(self) -> list[str]:
-        """What is still there of Ray and its actors, a minute after they were told to go."""
+        """What is still there of Ray and its actors, minutes after they were told to go.
+
+        Where a raylet was killed its agents go by themselves, about a minute later.
+        """
         with suppress(AssertionError):
-            wait_until(lambda: not _of_ray(), "Ray's processes", 60)
+            wait_until(lambda: not _of_ray(), "Ray's processes", 180)
         return [f"process {name}" for name in _of_ray()]
 
     def close(self) -> None:
