@@ -52,6 +52,7 @@ def test_a_reader_gets_what_the_page_says(api: RunningApi, tmp_path: Path) -> No
     for name, _, text in BLOCKS:
         if name:
             (tmp_path / name).write_text(text, "utf-8")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     with rendering(api):
         for name, kind, text in BLOCKS:
             if name:
