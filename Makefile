@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 OUT ?= demo-out
+# Each has all tests of a file; what they wait for is mostly servers.
+TEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -25,7 +27,7 @@ demo: $(READY) ## render 64 pictures of 16 prompts on two Ray actors into demo-o
 	@echo "Your own prompts, in a browser: $(BIN)/fewstep up, then open http://127.0.0.1:8700"
 
 test: $(READY) ## every test, against real Redis, S3, Ray and weights
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## lint, format, types, floors
 	@$(BIN)/ruff check .

@@ -157,6 +157,8 @@ def test_pictures_are_searched_opened_and_walked_through(visit: Visit) -> None:
 
     page.keyboard.press("ArrowLeft")
     expect(page.get_by_role("heading", level=1)).to_have_text("a red circle")
+    # The heading is there before the keys are heard.
+    page.wait_for_load_state()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("heading", level=1)).to_have_text("a blue STAR")
     page.get_by_role("link", name="Make it again").click()

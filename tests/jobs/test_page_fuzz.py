@@ -46,6 +46,8 @@ OPERATIONS = [
 @pytest.fixture(scope="module")
 def done_job(_session_api: RunningApi) -> tuple[str, str]:
     """The API's address, and a job with pictures, which takes no more orders."""
+    # What earlier files left waiting would be claimed before it.
+    _session_api.redis.flushall()
     with httpx.Client(base_url=_session_api.url, trust_env=False) as http:
         job_id = submit(http, BODY)
     render_shards(_session_api, job_id)
