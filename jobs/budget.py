@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, Field
 
-from jobs.queue_limits import Limit, Limits
+from jobs.limits import Limit, Limits
 from jobs.recipe import Frozen
 
 #: How the command line names each limit.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jobs.errors import InvalidInput
-from jobs.queue_limits import UNLIMITED, Limits
+from jobs.limits import UNLIMITED, Limits
 
 SubmitOutcome = Literal["ok", "duplicate", "conflict", "full"]
 RenewAnswer = Literal["ok", "pause", "cancel", "lost"]

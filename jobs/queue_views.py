@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from jobs.queue_limits import Limits
+from jobs.limits import Limits
 from jobs.queue_script import QueueScript
 from jobs.queue_values import (
     EngineBacklog,

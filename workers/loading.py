@@ -152,10 +152,10 @@ def _check_device(kind: str) -> None:
 
 
 def assigned_share() -> float:
-    """How much of a GPU Ray gave this process; 0 without Ray or a GPU."""
+    """How much of a GPU Ray gave this process; 0 without Ray or a GPU, and in no actor or task."""
     import ray
 
-    if not ray.is_initialized():
+    if not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
         return 0.0
     return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0))
 

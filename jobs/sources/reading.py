@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import PurePath
 from typing import Any, BinaryIO, Literal, cast
 
@@ -78,8 +79,14 @@ class SourceRows(Iterable[Row]):
         self.check: Callable[[Row, str], None] = lambda row, where: None
 
     def __iter__(self) -> Iterator[Row]:
+        # A row that is refused ends the reading at once, with the process that may read for it:
+        # it would live as long as the error's traceback.
+        with closing(_generated(self._records)) as records:
+            yield from self._rows(records)
+
+    def _rows(self, records: Iterable[Record]) -> Iterator[Row]:
         found = False
-        for record in self._records:
+        for record in records:
             try:
                 row = _row(record, self._reading, self.check)
             except InvalidInput as error:
@@ -93,6 +100,10 @@ class SourceRows(Iterable[Row]):
             raise NothingToRender(
                 "there is no prompt in it", where=self._name, remedy="give at least one, one a line"
             )
+
+
+def _generated(records: Iterable[Record]) -> Generator[Record]:
+    yield from records
 
 
 def read_rows(

@@ -85,7 +85,7 @@ def _read(file: BinaryIO, kind: TableFormat, name: str, dropped: Sequence[str]) 
 def _ended(status: int, said: IO[bytes], name: str) -> InvalidInput:
     """Why the child ended without a word to us."""
     said.seek(0)
-    log.warning("table_child_ended status=%d said=%r", status, said.read()[-2_000:])
+    log.warning("table_child_ended status=%s said=%s", status, said.read()[-2_000:])
     if status == -signal.SIGXCPU:
         return InvalidInput(
             f"reading it takes more than {CPU_S} s of a processor",

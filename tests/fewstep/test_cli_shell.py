@@ -55,7 +55,7 @@ def test_a_script_for_each_shell(shell: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("re", ["render", "resume", "restore", "results", "retry-failed"]),
+        ("re", ["render", "repro", "resume", "restore", "results", "retry-failed"]),
         ("webhooks ", ["add", "list", "delete", "deliveries"]),
         ("submit --dry", ["--dry-run"]),
         ("jobs --state pau", ["paused"]),

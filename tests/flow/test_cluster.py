@@ -35,6 +35,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     patch = pytest.MonkeyPatch()
     patch.setenv("FEWSTEP_LEASE_MS", "6000")
     patch.setenv("FEWSTEP_RENEW_MS", "500")
+    # Its own: what earlier files fused would be read.
+    patch.setenv("FEWSTEP_CACHE", str(tmp_path_factory.mktemp("cache")))
     with Stack.start(tmp_path_factory.mktemp("stack"), 2, SAY) as running:
         yield running
     patch.undo()

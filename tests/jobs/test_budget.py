@@ -15,7 +15,7 @@ from jobs.errors import Conflict, InvalidInput
 from jobs.events import Event
 from jobs.fetch import read_index
 from jobs.job import Job, JobRequest
-from jobs.queue_limits import Limits
+from jobs.limits import Limits
 from jobs.queue_values import DoneUnit
 from jobs.raising import change_budget
 from jobs.recover import recover_jobs
