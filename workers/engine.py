@@ -28,7 +28,10 @@ _NOWHERE = Depot()
 
 @dataclass(frozen=True)
 class Engine:
-    """Fused nets on a device. Its methods take and give tensors; it knows no job, row or queue."""
+    """Fused nets on a device; it knows no job, row or queue.
+
+    For one thread at a time: tokenizers keep the padding of the call that they are in.
+    """
 
     engine_key: str
     family: str

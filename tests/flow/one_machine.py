@@ -3,7 +3,7 @@
 import io
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow.dataset
 
 from jobs.catalog import Catalog
-from jobs.job import Job, JobRequest
+from jobs.job import Image, Job, JobRequest
 from jobs.layout import JobLayout, layout_of
+from jobs.recipe import Recipe
 from jobs.records import Maker
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.settings import Settings
@@ -27,7 +28,7 @@ from tests.servers import wait_until
 from workers.engine import Engine
 from workers.leases import LeaseKeeper
 from workers.mending import MendingRenderer
-from workers.render import BatchRenderer
+from workers.render import Batch, BatchRenderer, Precision
 from workers.shapes import BatchShapes
 from workers.shard_loop import ShardLoop
 
@@ -46,6 +47,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.queue = ShardQueue(control_client(self.redis_url))
+        self._turn = threading.Lock()
 
     def submit(self, prompts: str | bytes, request: JobRequest, *, source: str = "text") -> Job:
         """Submit the lines of a text or JSONL file; the accepted job."""
@@ -91,7 +93,9 @@ class House:
             queue=self.queue,
             store=self.store,
             keeper=keeper,
-            renderer=MendingRenderer(BatchRenderer(self.engine, keeper.moved), BatchShapes("cpu")),
+            renderer=MendingRenderer(
+                _TakingTurns(self._turn, self.engine, keeper.moved), BatchShapes("cpu")
+            ),
             maker=maker,
         )
 
@@ -120,6 +124,20 @@ class House:
     def finish(self) -> None:
         """What the scheduler does once a job is accounted for."""
         finish_ready(self.queue, self.store, self.catalog, PREFIX)
+
+
+class _TakingTurns(BatchRenderer):
+    """Renderers of one engine: each has a process in the product, and a tokenizer is for one."""
+
+    def __init__(self, turn: threading.Lock, engine: Engine, moved: Callable[[], None]) -> None:
+        super().__init__(engine, moved)
+        self._turn = turn
+
+    def render(
+        self, recipe: Recipe, images: Sequence[Image], precision: Precision = "own"
+    ) -> Batch:
+        with self._turn:
+            return super().render(recipe, images, precision)
 
 
 def table_rows(out: Path) -> list[dict[str, Any]]:
