@@ -8,7 +8,7 @@ TEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: autoscale scale help demo test check format audit mutants bench load chaos repairs screenshots soak tiny-model clean
+.PHONY: autoscale scale help demo test check format audit mutants bench load chaos proof repairs screenshots soak tiny-model clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ mutants: $(READY) ## take each guard out of the queue's script: some test must f
 
 repairs: $(READY) ## a hundred sequences of retries, extensions, drops and undos: what is left must agree (five minutes)
 	@FEWSTEP_TEST_SEQUENCES=100 $(BIN)/python -m pytest -q tests/jobs/test_drop.py -k sequence
+
+proof: $(READY) ## 20,000 pictures through filters, faults, an extension and a retry, into docs/dataset-proof.md (ten minutes)
+	@$(BIN)/python -m tests.proof
 
 audit: $(READY) ## list what is installed (build/sbom.json) and ask what is known against it
 	@$(BIN)/python .ci/audit.py
