@@ -1,5 +1,6 @@
 """Copying a dataset through its links: what is there goes on, and every digest is compared."""
 
+import filecmp
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ FRESH = 2
 TRIES = 3
 #: Reading or connecting, in seconds; a whole file may take longer.
 TIMEOUT_S = 60.0
+#: Folders whose files keep their names only while they are the same; those without a digest are
+#: known by their size there.
+_LASTING = ("train/", "images/", "data/", "imagefolder/", "thumbnails/")
 #: Told of each file: bytes there, bytes in all.
 Progress = Callable[[int, int], None]
 
@@ -31,13 +35,16 @@ class _LinkExpired(Exception):
 class Copying:
     """Copies the files of a dataset into a folder, four at a time; `copied`: how many anew.
 
-    A file that was cut goes on where it was; one that is there with its size and digest stays.
+    A file that was cut goes on where it was; one that is there with its size and digest stays. One
+    without a digest that a later round may have written anew is copied, and counts if it differs.
     """
 
     def __init__(self, out: Path, progress: Progress, *, trust_env: bool) -> None:
         self.copied = 0
         self._out, self._progress, self._trust_env = out, progress, trust_env
         self._idle = 0
+        #: Names of files that are right: links run out sooner than a large dataset is read again.
+        self._right = set[str]()
 
     def take(self, files: list[dict[str, Any]]) -> bool:
         """Copy what is missing; False: the links work no more, call again with fresh ones.
@@ -64,11 +71,11 @@ class Copying:
         with httpx.Client(timeout=TIMEOUT_S, trust_env=self._trust_env) as http:
 
             def copy(file: dict[str, Any]) -> tuple[int, bool]:
-                path = paths[file["name"]]
-                missing = not _right(path, file)
-                if missing:
-                    _copy(http, file, path)
-                return file["bytes"], missing
+                path, anew = paths[file["name"]], False
+                if file["name"] not in self._right:
+                    anew = not (_lasts(file) and _right(path, file)) and _copy(http, file, path)
+                    self._right.add(file["name"])
+                return file["bytes"], anew
 
             # What tells a reader that all is there comes last, here as in the store.
             for last in (False, True):
@@ -99,6 +106,11 @@ def _path(out: Path, name: str) -> Path:
     return path
 
 
+def _lasts(file: dict[str, Any]) -> bool:
+    """Whether a file of its size, or digest, is the file."""
+    return bool(file["sha256"]) or file["name"].startswith(_LASTING)
+
+
 def _right(path: Path, file: dict[str, Any]) -> bool:
     """Whether the file is there as it should be."""
     if not path.is_file() or path.stat().st_size != file["bytes"]:
@@ -106,9 +118,13 @@ def _right(path: Path, file: dict[str, Any]) -> bool:
     return file["sha256"] in ("", _digest(path))
 
 
-def _copy(http: httpx.Client, file: dict[str, Any], path: Path) -> None:
+def _copy(http: httpx.Client, file: dict[str, Any], path: Path) -> bool:
+    """Copy a file; whether it is another than the one that was there."""
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not _lasts(file):
+        # What was cut may be the start of another version.
+        part.unlink(missing_ok=True)
     trouble = "it was cut"
     for _ in range(TRIES):
         try:
@@ -124,8 +140,9 @@ def _copy(http: httpx.Client, file: dict[str, Any], path: Path) -> None:
             trouble = str(error) or type(error).__name__
             continue
         if _right(part, file):
+            same = path.is_file() and filecmp.cmp(part, path, shallow=False)
             os.replace(part, path)
-            return
+            return not same
         trouble = "its bytes are not those of the index"
         part.unlink()
     raise FewstepError(

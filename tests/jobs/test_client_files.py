@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import client_download
 from jobs.client import Client
 from jobs.client_async import AsyncClient
 from jobs.client_download import Copying
@@ -41,9 +43,13 @@ def done_job(client: Client, api: RunningApi) -> str:
     return job_id
 
 
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): digest_of(path.read_bytes())
         for path in folder.rglob("*")
         if path.is_file()
     }
@@ -128,6 +134,21 @@ def test_a_download_goes_on_and_mends(fewstep: Client, api: RunningApi, tmp_path
     assert digests(tmp_path) == whole
 
 
+def test_what_was_written_anew_is_copied_whatever_its_size(
+    fewstep: Client, api: RunningApi, tmp_path: Path
+) -> None:
+    """Of files about the dataset there is no digest; `_SUCCESS` has the same size for ever."""
+    job_id = done_job(fewstep, api)
+    fewstep.download(job_id, tmp_path)
+    fewstep.drop(job_id, "image = 0")
+
+    assert fewstep.download(job_id, tmp_path) > 0
+    files = fewstep.results(job_id)["files"]
+    there = {file["name"]: digest_of(api.store.get(file["key"])) for file in files}
+    assert {name: digests(tmp_path)[name] for name in there} == there
+    assert fewstep.download(job_id, tmp_path) == 0
+
+
 def test_a_file_that_stays_wrong_is_named(fewstep: Client, api: RunningApi, tmp_path: Path) -> None:
     job_id = done_job(fewstep, api)
     files = fewstep.results(job_id)["files"]
@@ -160,7 +181,22 @@ class Links(BaseHTTPRequestHandler):
         """Nothing on standard error."""
 
 
-def test_links_that_ran_out_are_asked_for_again(tmp_path: Path) -> None:
+def _watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files that are looked at, from now on."""
+    seen: list[str] = []
+    right = client_download._right
+
+    def watched(path: Path, file: dict[str, Any]) -> bool:
+        seen.append(path.name)
+        return right(path, file)
+
+    monkeypatch.setattr(client_download, "_right", watched)
+    return seen
+
+
+def test_links_that_ran_out_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Links) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -168,7 +204,7 @@ def test_links_that_ran_out_are_asked_for_again(tmp_path: Path) -> None:
             base = f"http://127.0.0.1:{server.server_port}"
 
             def files(first: str, second: str) -> list[dict[str, object]]:
-                pairs = [("a", first), ("_SUCCESS", second)]
+                pairs = [("train/a", first), ("_SUCCESS", second)]
                 return [
                     {"name": name, "bytes": 3, "sha256": "", "link": f"{base}/{age}/{name}"}
                     for name, age in pairs
@@ -176,8 +212,12 @@ def test_links_that_ran_out_are_asked_for_again(tmp_path: Path) -> None:
 
             copying = Copying(tmp_path, lambda *_: None, trust_env=False)
             assert not copying.take(files("new", "old"))
+            seen = _watched(monkeypatch)
             assert copying.take(files("new", "new"))
             assert copying.copied == 2
+            # What is known to be right is not read again with each new set of links: of a large
+            # dataset that takes longer than links work.
+            assert "a" not in seen
             stuck = Copying(tmp_path / "b", lambda *_: None, trust_env=False)
             assert not stuck.take(files("old", "old"))
             with pytest.raises(FewstepError, match="refuses the links"):
