@@ -78,6 +78,8 @@ class _Counted:
         self._done: set[int] = set()
         #: Shards of which a part is there: key -> manifest.
         self._partly: dict[int, dict[str, Manifest]] = {}
+        #: Rounds after which shards in the sums are others, or gone.
+        self._undone: set[int] = set()
 
     def look(self, news: object) -> Coverage:
         """The coverage now."""
@@ -95,6 +97,7 @@ class _Counted:
         if extent.blocks != self._extent.blocks or not self._known:
             self._expected = expected_of(self._store, self._layout, extent)
             self._extent, self._known = extent, True
+        self._forget_undone(extent)
         stop = self._rounds[-1].stop_shard if self._rounds else self._job.shards
         keys = (
             key
@@ -114,6 +117,17 @@ class _Counted:
             self._done.remove(self._low)
             self._low += 1
         return len(wanted) <= MANIFESTS
+
+    def _forget_undone(self, extent: Extent) -> None:
+        """Begin anew after a drop, its undoing, or an extension that was deleted."""
+        undone = {
+            one.number
+            for one in self._rounds
+            if not one.renders or (one.block and one.block not in extent.blocks)
+        }
+        if undone != self._undone:
+            self._undone, self._tallied = undone, Tallied()
+            self._low, self._done, self._partly = 0, set(), {}
 
     def _open_runs(self, stop: int) -> list[range]:
         """The shards to look for: each gap by itself, or all at once where that asks less."""
@@ -143,7 +157,8 @@ class _Counted:
     def _close(self, shard: int) -> None:
         """Add a shard to the sums for good once all its images are accounted for."""
         chosen = cover(self._partly[shard].values())
-        if sum(one.count for one in chosen) == self._size(shard):
+        # Not by their counts: what was dropped of a shard is in none.
+        if sum(one.stop - one.first for one in chosen) == self._size(shard):
             self._tallied.add(chosen)
             self._done.add(shard)
             del self._partly[shard]

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import httpx
 import pytest
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +16,14 @@ from jobs.counting import Counting
 from jobs.coverage import PAIR_VALUES, VALUES, Counts, Sum, ValueTally
 from jobs.covered import Tallied, expected_of
 from jobs.dataset_index import cover
+from jobs.drop import drop_rows
+from jobs.extend import extend_job
 from jobs.extent import Extent, own_block
+from jobs.finish import Facts
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
+from jobs.rows import Row
+from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from jobs.templates.expansion import TemplateRequest
 from jobs.templates.fair import fair_counts
@@ -25,6 +31,7 @@ from jobs.templates.template import Template
 from tests.api_calls import layout_of, submit
 from tests.api_renderer import finish_dataset, job_of, render_shards
 from tests.api_servers import RunningApi
+from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
 TEMPLATE = {
     "template": "a {big|2::small} {{color}} {{shape}}",
@@ -378,3 +385,32 @@ def test_no_other_tenants_layout_is_counted(http: httpx.Client) -> None:
 def test_layouts_have_a_place_for_it() -> None:
     layout = JobLayout(prefix="p", tenant="t", job_id="j")
     assert layout.coverage == "p/t/j/coverage.json"
+
+
+@pytest.mark.parametrize("s3_settings", ["rclone"], indirect=True)
+def test_what_is_gone_is_not_counted_while_the_dataset_grows(
+    client: redis.Redis, store: Store
+) -> None:
+    shop, counting = Workshop(ShardQueue(client), store), Counting(store)
+    job = shop.submit([Row(prompt=f"prompt {n}") for n in range(5)], repeats=2, shard_images=4)
+    layout, looks = shop.layout(job), count()
+    asked = {"prefix": PREFIX, "tenant": TENANT, "job_id": job.id, "now_ms": 1_700_000_100_000}
+
+    def made(*, ended: bool = False) -> int:
+        return counting.look(layout, job, next(looks), ended=ended).made
+
+    shop.render(job)
+    assert made() == 10
+    shop.finish()
+    drop_rows(shop.store, shop.queue, Facts(), **asked, where="image < 2", idempotency_key="drop")
+    extend_job(shop.store, shop.queue, **asked, repeats=1, idempotency_key="one")
+    assert made() == 8
+    shop.render(job, 1)
+    assert made() == 12
+    shop.queue.state(f"{job.id}-r2", "cancel", discard=True)
+    shop.finish()
+    assert made(ended=True) == 8
+    extend_job(shop.store, shop.queue, **asked, repeats=1, idempotency_key="two")
+    assert made() == 8
+    shop.render(job)
+    assert made() == 13
