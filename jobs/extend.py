@@ -60,9 +60,10 @@ def extend_job(
     """Add `repeats` more images of every row, or `rows` with as many images as all others have.
 
     As new shards of the same dataset; what is there is not touched. The same key again is the same
-    extension (`created` is false). Raises NotFound; InvalidInput for rows that do not fit; Conflict
-    where the dataset is not complete, another round runs, or the key was used for another wish;
-    NoCapacity and QuotaExceeded as submitting does.
+    extension (`created` is false), and so is the same wish while the queue has not got it. Raises
+    NotFound; InvalidInput for rows that do not fit; Conflict where the dataset is not complete,
+    another round runs, or the key was used for another wish; NoCapacity and QuotaExceeded as
+    submitting does.
     """
     key = key_digest(idempotency_key)
     job = read_job(store, prefix, tenant, dataset_id(job_id))
@@ -77,7 +78,7 @@ def extend_job(
     if rows is not None:
         wanted = Wanted(rows=_spooled(store, layout, job, rows))
     with _rows_of(store, wanted):
-        again, created = _accepted(store, layout, job, wanted, key, now_ms, quota, allowance)
+        again, created = _accepted(store, queue, layout, job, wanted, key, now_ms, quota, allowance)
     if not created and wanted.rows is not None:
         store.delete_prefix(wanted.rows.prefix)
     if is_over(store, layout, again):
@@ -101,6 +102,7 @@ def _rows_of(store: Store, wanted: Wanted) -> Iterator[None]:
 
 def _accepted(
     store: Store,
+    queue: ShardQueue,
     layout: JobLayout,
     job: Job,
     wanted: Wanted,
@@ -114,7 +116,11 @@ def _accepted(
     if (known := _known(before, wanted, key)) is not None:
         return known, False
     if before and not is_over(store, layout, before[-1]):
-        raise busy(before[-1])
+        last = before[-1]
+        # It found no room in the queue, or its caller died, whoever has its key now.
+        if last.block and last.sha256 == wanted.digest and queue.job(last.id) is None:
+            return last, False
+        raise busy(last)
     check_complete(store, layout, job)
     again = _drafted(store, layout, job, before, wanted, key, now_ms)
     order_of_accepted(Accepted(job, again))
@@ -123,10 +129,10 @@ def _accepted(
     if put_round(store, layout, again).stored:
         return again, True
     # Another call was quicker.
-    last = rounds_of(store, layout)
-    if (known := _known(last, wanted, key)) is not None:
+    now = rounds_of(store, layout)
+    if (known := _known(now, wanted, key)) is not None:
         return known, False
-    raise busy(last[-1])
+    raise busy(now[-1])
 
 
 def _known(before: Sequence[Round], wanted: Wanted, key: str) -> Round | None:

@@ -9,7 +9,7 @@ import redis
 
 from jobs.allowance import Allowance
 from jobs.dataset_index import DatasetIndex
-from jobs.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
+from jobs.errors import Conflict, InvalidInput, NoCapacity, NotFound, QuotaExceeded
 from jobs.extend import extend_job
 from jobs.extent import own_block
 from jobs.fetch import read_index
@@ -220,6 +220,25 @@ def test_asked_again_it_is_the_same_extension(shop: Workshop) -> None:
     assert len(rounds_of(shop.store, shop.layout(job))) == 2
     folders = {one.key.split("/")[-2] for one in shop.store.list(shop.layout(job).scratch)}
     assert len([name for name in folders if name.startswith("rows-")]) == 2
+
+
+def test_one_that_the_queue_never_got_is_taken_up(shop: Workshop, client: redis.Redis) -> None:
+    """Whoever asks has another key by then: the command line draws one each time."""
+    job, busy = done_job(shop), shop.submit(ROWS)
+    shop.queue = ShardQueue(client, max_open_jobs=1)
+    with pytest.raises(NoCapacity):
+        extend(shop, job, "one", rows=iter(MORE))
+    shop.queue = ShardQueue(client)
+    with pytest.raises(Conflict, match="an extension of the job runs"):
+        extend(shop, job, "two", repeats=2)
+
+    asked = extend(shop, job, "three", rows=iter(MORE))
+    assert (asked.id, asked.created, asked.images) == (f"{job.id}-r1", False, 4)
+    with pytest.raises(Conflict, match="an extension of the job runs"):
+        extend(shop, job, "four", rows=iter(MORE))
+    shop.queue.state(busy.id, "cancel")
+    done(shop, job)
+    assert len(made(shop, job)) == 10
 
 
 def test_what_cannot_be_extended_is_refused(shop: Workshop) -> None:
