@@ -29,6 +29,12 @@ class Rank(Frozen):
     priority: int
 
 
+class Spent(Frozen):
+    """Milliseconds of devices."""
+
+    device_ms: int
+
+
 def steer(
     queue: ShardQueue,
     store: Store,
@@ -111,6 +117,22 @@ def read_budget(store: Store, layout: JobLayout, job: Job) -> Budget:
         return Budget.model_validate_json(store.get(layout.control(0, "budget")))
     except (NotFound, ValidationError):
         return job.only()
+
+
+def write_spent(store: Store, layout: JobLayout, device_ms: int) -> None:
+    """Write down what a job had spent of devices when it was let go on beyond a limit.
+
+    Manifests alone do not tell: of units that were given back there is none.
+    """
+    _put(store, layout.control(0, "spent"), Spent(device_ms=device_ms).model_dump_json().encode())
+
+
+def read_spent(store: Store, layout: JobLayout) -> int:
+    """The milliseconds of devices that were written down; 0 where none were."""
+    try:
+        return Spent.model_validate_json(store.get(layout.control(0, "spent"))).device_ms
+    except (NotFound, ValidationError):
+        return 0
 
 
 def _course_key(layout: JobLayout, queue_id: str) -> str:

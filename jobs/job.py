@@ -260,9 +260,12 @@ class JobView(Frozen):
     images_per_second: float | None = None
     eta_s: float | None = None
     prefix: str
-    #: Its budget as it is now, and what of it is spent: seconds of devices, where known.
-    budget: Budget = Budget()
-    device_seconds: float | None = None
+    budget: Budget = Field(default=Budget(), description="Its limits as they are now")
+    device_seconds: float | None = Field(
+        default=None,
+        description="Seconds of devices that it spent, also on shards that were given back, or "
+        "whose renderer died; null where that is not known any more",
+    )
     warnings: tuple[str, ...] = Field(default=(), strict=False)
     recipe: dict[str, Any] = Field(default_factory=dict)
 

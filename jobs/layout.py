@@ -210,7 +210,10 @@ class JobLayout(Frozen):
         return f"{self.root}rounds/{number:04d}_ended.json"
 
     def control(self, number: int, what: str) -> str:
-        """What a job (0) or a later round of it was told: its `state` or its `priority`."""
+        """What a job (0) or a later round of it was told: its `state`, `priority` or `budget`.
+
+        Of a job that a limit had stopped also what it had `spent`.
+        """
         return f"{self.scratch}control/{number:04d}-{what}.json"
 
     def replaced(self, number: int) -> str:

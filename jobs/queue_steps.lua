@@ -2,12 +2,16 @@
 
 -- ---- leases ----
 
+-- Who holds a unit: token, worker, last progress ('' unknown, '-' claimed ahead), images, and the
+-- milliseconds of the device that a renewal told.
+local function own(j, u, ...) call('HSET', P .. 'owners', j .. '|' .. u, table.concat({ ... }, '|')) end
+
 local function lease(j, u, one, worker, ms, news, again)
   local a, b = span(j, u)
   -- Tokens rise even when the clock goes back or Redis forgot the last one.
   local token = int(math.max(tonumber(call('GET', P .. 'fence') or 0) + 1, now * 1000))
   call('SET', P .. 'fence', token)
-  call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '|' .. news .. '|' .. int(b - a))
+  own(j, u, token, worker, news, int(b - a), 0)
   call('ZADD', P .. 'leases', now + ms, j .. '|' .. u)
   call('HINCRBY', job_key(j), 'units', 1)
   call('HINCRBY', job_key(j), 'leased', int(b - a))
@@ -19,26 +23,31 @@ local function lease(j, u, one, worker, ms, news, again)
     sound = sound(j, u) }
 end
 
--- token, worker, last progress ('' unknown, '-' claimed ahead), images; nil if nobody holds the unit.
+-- What `own` wrote; nil if nobody holds the unit.
 local function owner(j, u)
   local o = call('HGET', P .. 'owners', j .. '|' .. u)
-  if o then return string.match(o, '^(%d+)|([^|]*)|([%d-]*)|(%d+)$') end
+  if o then return string.match(o, '^(%d+)|([^|]*)|([%d-]*)|(%d+)|(%d+)$') end
 end
 
 -- End a lease, whoever holds it; counters move only if there was one. Returns what owner returns.
 local function unlease(j, u)
-  local token, worker, progress, images = owner(j, u)
+  local token, worker, progress, images, told = owner(j, u)
   if not token then return nil end
   call('HDEL', P .. 'owners', j .. '|' .. u)
   call('ZREM', P .. 'leases', j .. '|' .. u)
   local f = get(j, 'tenant', 'state')
-  if not f[1] then return token, worker, progress end
+  if not f[1] then return token, worker, progress, images, told end
   call('HINCRBY', job_key(j), 'leased', '-' .. images)
   hold(f[1], -1)
   if call('HINCRBY', job_key(j), 'units', -1) == 0 and ending(f[2]) then
     call('ZADD', P .. 'finishing', now, j)
   end
-  return token, worker, progress
+  return token, worker, progress, images, told
+end
+
+-- Milliseconds of the device that nothing came of: of a unit that was given back, or died with its process.
+local function waste(j, ms)
+  if tonumber(ms) > 0 then call('HINCRBY', job_key(j), 'wasted_ms', int(ms)) end
 end
 
 local function requeue(j, u, at)
@@ -170,8 +179,11 @@ local function reap(max, whole)
   local expired = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, max)
   for _, k in ipairs(expired) do
     local j, u = string.match(k, '^([^|]+)|(.+)$')
-    local token, _, progress = unlease(j, u)
-    if token then died(j, u, progress, 'lease expired') end
+    local token, _, progress, _, told = unlease(j, u)
+    if token then
+      waste(j, told)
+      died(j, u, progress, 'lease expired')
+    end
     call('ZREM', P .. 'leases', k)
   end
   for _, j in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'LIMIT', 0, max)) do wake(j) end

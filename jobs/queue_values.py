@@ -208,11 +208,13 @@ class QueueJob:
     limits: Limits = UNLIMITED
     #: The limit that stopped it, if one did.
     limit: str = ""
+    #: Milliseconds of devices on units that were given back, or whose process died: as told last.
+    wasted_ms: int = 0
 
     @property
     def spent_ms(self) -> int:
-        """Milliseconds of devices, also those before the queue knew it."""
-        return self.limits.before_ms + self.device_ms
+        """Milliseconds of devices: of what came to nothing too, and of before the queue knew it."""
+        return self.limits.before_ms + self.device_ms + self.wasted_ms
 
     @property
     def image_cost(self) -> float:

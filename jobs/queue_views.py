@@ -19,7 +19,7 @@ _FIELDS = (
     "tenant engine state outcome priority images shard_images shards cursor done failed dead units "
     "leased device_ms unit_cost sha256 restoring submitted_ms first_claim_ms last_progress_ms "
     "finished_ms max_attempts max_failed reason round discard timed cut max_device_ms deadline_ms "
-    "before_ms limit"
+    "before_ms limit wasted_ms"
 ).split()
 
 
@@ -188,6 +188,7 @@ def _job(job_id: str, record: Mapping[str, str]) -> QueueJob:
         units_in_flight=number("units"),
         images_in_flight=number("leased"),
         device_ms=number("device_ms"),
+        wasted_ms=number("wasted_ms"),
         unit_cost=float(record.get("unit_cost", 1)),
         spec_sha256=record.get("sha256", ""),
         restoring=record.get("restoring") == "1",
@@ -230,6 +231,6 @@ def _backlog(engine_key: str, jobs: list[QueueJob]) -> EngineBacklog:
 
 def _lease(name: str, deadline_ms: int, owner: str) -> LeaseRecord:
     job_id, unit = name.split("|")
-    token, worker, progress, _images = owner.split("|")
+    token, worker, progress, _images, _told = owner.split("|")
     seen = int(progress) if progress.isdigit() else None
     return LeaseRecord(job_id, unit, worker, token, deadline_ms, seen)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.allowance import Allowance
 from jobs.budget import Budget, spent
-from jobs.control import read_budget, write_budget
+from jobs.control import read_budget, read_spent, write_budget, write_spent
 from jobs.draft import check_objects
 from jobs.errors import Conflict, InvalidInput
 from jobs.job import Job
@@ -104,7 +104,8 @@ def _reopen(
         )
     record = queue.job(job.id)
     limits = budget.limits(job.images, job.shard_images)
-    again = spent(limits, record.spent_ms if record else 0, _now_ms())
+    known = (read_spent(store, layout), ended.device_ms or 0, record.spent_ms if record else 0)
+    again = spent(limits, max(known), _now_ms())
     if again is None and ended.done + ended.failed >= budget.images_of(job.images):
         again = "max_images"
     if again is not None:
@@ -112,6 +113,7 @@ def _reopen(
             f"the job would stop at once: {again} is reached", where=again, remedy="raise it too"
         )
     write_budget(store, layout, budget)
+    write_spent(store, layout, max(known))
     store.delete([layout.outcome])
     queue.forget(job.id)
     recover_job(store, queue, layout, job.id, quota)

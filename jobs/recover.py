@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from jobs.control import Course, read_budget, read_course, read_rank
+from jobs.control import Course, read_budget, read_course, read_rank, read_spent
 from jobs.errors import BadConfiguration, DamagedJob, InvalidInput, NotFound
 from jobs.job import Job
 from jobs.key_store import KeyStore
@@ -89,7 +89,7 @@ def recover_job(
         # Before the queue holds it: whatever does not read must not leave it held.
         done = list(_done_units(store, accepted, layout))
         budget = read_budget(store, layout, accepted.job)
-        before_ms = sum(one.device_ms for one in done)
+        before_ms = max(sum(one.device_ms for one in done), read_spent(store, layout))
         order = order_of_accepted(accepted, quota, budget, before_ms)
         queue.submit(order, restoring=True)
         later = read_rank(store, layout, queue_id)

@@ -49,6 +49,8 @@ class Ended(Frozen):
     started_ms: int | None = None
     finished_ms: int | None = None
     images_per_second: float | None = None
+    #: What it spent of devices until then, as the queue counted it.
+    device_ms: int | None = None
     #: Whether what was done was deleted with it.
     deleted: bool = False
 

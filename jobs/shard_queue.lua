@@ -76,11 +76,11 @@ function ops.claim() -- worker nonce engine want lease_ms news ('' or '-') image
   return reply
 end
 
-function ops.renew() -- worker lease_ms (job unit token progress)* -> ok|pause|cancel|lost each
+function ops.renew() -- worker lease_ms (job unit token progress device_ms)* -> ok|pause|cancel|lost each
   local answers = {}
-  for i = 5, #ARGV, 4 do
-    local j, u, token, progress = unpack(ARGV, i, i + 3)
-    local held, worker, before, images = owner(j, u)
+  for i = 5, #ARGV, 5 do
+    local j, u, token, progress, device_ms = unpack(ARGV, i, i + 4)
+    local held, worker, before, images, told = owner(j, u)
     local state = call('HGET', job_key(j), 'state')
     local answer = 'lost'
     if held == token and (live(state) or ending(state)) then
@@ -88,9 +88,10 @@ function ops.renew() -- worker lease_ms (job unit token progress)* -> ok|pause|c
       -- that belongs to the dataset, and the job must not be closed under it.
       answer = ending(state) and 'cancel' or state == 'pause' and 'pause' or 'ok'
       call('ZADD', P .. 'leases', now + tonumber(ARGV[4]), j .. '|' .. u)
-      if progress ~= '' and tonumber(progress) > (tonumber(before) or -1) then
-        call('HSET', P .. 'owners', j .. '|' .. u, token .. '|' .. worker .. '|' .. progress .. '|' .. images)
-        call('HSET', job_key(j), 'last_progress_ms', int(now))
+      local further = progress ~= '' and tonumber(progress) > (tonumber(before) or -1)
+      if further then call('HSET', job_key(j), 'last_progress_ms', int(now)) end
+      if further or tonumber(device_ms) > tonumber(told) then
+        own(j, u, token, worker, further and progress or before, images, int(math.max(device_ms, told)))
       end
     elseif held == token then
       unlease(j, u)
@@ -128,6 +129,7 @@ function ops.done() -- job unit token arbiter failed device_ms
     if held == token then
       unlease(j, u)
       correct(j, b - a, device_ms / 1000)
+      call('HINCRBY', job_key(j), 'device_ms', device_ms)
     end
     return 'cancelled'
   end
@@ -151,11 +153,12 @@ function ops.done() -- job unit token arbiter failed device_ms
   return held == token and 'ok' or 'late'
 end
 
-function ops.fail() -- job unit token release|crash reason progress
-  local j, u, token, kind, why, news = unpack(ARGV, 3, 8)
-  local held, _, progress = owner(j, u)
+function ops.fail() -- job unit token release|crash reason progress device_ms
+  local j, u, token, kind, why, news, device_ms = unpack(ARGV, 3, 9)
+  local held, _, progress, _, told = owner(j, u)
   if held ~= token then return 'lost' end
   unlease(j, u)
+  waste(j, math.max(device_ms, told))
   if not live(call('HGET', job_key(j), 'state')) then
     local a, b = span(j, u)
     if a and kind == 'release' then correct(j, b - a, 0) end

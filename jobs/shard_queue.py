@@ -222,20 +222,23 @@ class ShardQueue(QueueViews, QueueLimits, QueuePresence, QueuePlacement, QueueSp
         leases: Sequence[Lease],
         lease_ms: int,
         progress: Sequence[int | None] = (),
+        device_ms: Sequence[int] = (),
     ) -> list[RenewAnswer]:
         """Hold leases for `lease_ms` more; one answer each, in order.
 
-        `progress` is the first unfinished image of each, where known. `lost`: the lease is over,
-        drop the work. `cancel`: its job is ending, stop and give the unit up (`fail`, or `done`
-        where it was committed already). `pause`: finish or release it.
+        `progress` is the first unfinished image of each, where known; `device_ms` what the device
+        spent on each so far: should its process die, that counts. `lost`: the lease is over, drop
+        the work. `cancel`: its job is ending, stop and give the unit up (`fail`, or `done` where it
+        was committed already). `pause`: finish or release it.
         """
         checked_range(lease_ms, 1, MAX_LEASE_MS, "lease_ms")
         news = list(progress) or [None] * len(leases)
-        if len(news) != len(leases):
+        spent = list(device_ms) or [0] * len(leases)
+        if not len(news) == len(spent) == len(leases):
             raise InvalidInput(f"{len(news)} progress values for {len(leases)} leases")
         flat: list[str | int] = []
-        for lease, index in zip(leases, news, strict=True):
-            flat += [lease.job_id, lease.unit, lease.token, "" if index is None else index]
+        for lease, index, ms in zip(leases, news, spent, strict=True):
+            flat += [lease.job_id, lease.unit, lease.token, "" if index is None else index, ms]
         return cast(list[RenewAnswer], self._op("renew", worker, lease_ms, *flat))
 
     def win(self, job_id: str, unit: str, token: str) -> str:
@@ -275,8 +278,11 @@ class ShardQueue(QueueViews, QueueLimits, QueuePresence, QueuePlacement, QueueSp
         reason: str = "",
         *,
         progress: int | None = None,
+        device_ms: int = 0,
     ) -> FailAnswer:
         """Give a lease up. `lost`: the token is stale (or this was said before).
+
+        `device_ms`: what the device spent on it; at least what a renewal told counts.
 
         `release` (drain, pause): offered again at once; counts as a crash from the 21st time.
         `crash`: a process died on it, `progress` being its first unfinished image; it is offered
@@ -284,8 +290,9 @@ class ShardQueue(QueueViews, QueueLimits, QueuePresence, QueuePlacement, QueueSp
         `progress` the last renewal tells where the process was: one that had not begun the unit,
         or had finished rendering it, died of something else, and the unit is released.
         """
+        checked_range(device_ms, 0, MAX_IMAGES, "device_ms")
         news = "" if progress is None else progress
-        args = (job_id, checked_unit(unit), token, kind, reason[:200], news)
+        args = (job_id, checked_unit(unit), token, kind, reason[:200], news, device_ms)
         return cast(FailAnswer, self._op("fail", *args))
 
     def reap(self, limit: int = 100) -> int:

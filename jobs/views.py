@@ -186,6 +186,7 @@ class JobViews:
             reason=ended.reason,
             images=images,
             budget=budget,
+            device_seconds=None if ended.device_ms is None else ended.device_ms / 1000,
             done=ended.done,
             failed=ended.failed,
             shards=-(-images // job.shard_images),

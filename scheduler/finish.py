@@ -175,6 +175,7 @@ def _close(
         failed=failed,
         started_ms=record.first_claim_ms,
         finished_ms=record.finished_ms or record.last_progress_ms,
+        device_ms=record.spent_ms,
     )
     write_outcome(store, layout, ended, round_number(record.job_id))
     queue.finish(record.job_id, outcome, reason, counts=(done, failed))

@@ -42,7 +42,6 @@ class Flight:
     tried: dict[int, Tried] = field(default_factory=dict)
     hashes: dict[int, int] = field(default_factory=dict)
     duplicates: dict[int, Duplicate] = field(default_factory=dict)
-    device_ms: float = 0.0
     filter_ms: float = 0.0
     #: Of its first batch: on the wall's clock, and how long the unit had waited for it.
     started_ms: int = 0

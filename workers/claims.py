@@ -126,6 +126,7 @@ class Claims:
                 "crash" if kind == "crash" else "release",
                 reason[:200],
                 progress=held.progress,
+                device_ms=round(held.device_ms),
             )
         except (FewstepError, RedisError) as error:
             # The lease runs out by itself.

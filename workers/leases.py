@@ -37,6 +37,8 @@ class Held:
     deadline: float
     #: First image that is not rendered: where a crash is to be looked for. None: claimed ahead.
     progress: int | None = None
+    #: What the device has spent on the unit so far.
+    device_ms: float = 0.0
     verdict: RenewAnswer = "ok"
 
     def check(self, now: float) -> None:
@@ -169,6 +171,7 @@ class LeaseKeeper:
             [one.lease for one in held],
             self.lease_ms,
             [one.progress for one in held],
+            [round(one.device_ms) for one in held],
         )
         for one, answer in zip(held, answers, strict=True):
             one.verdict = answer

@@ -174,7 +174,7 @@ class Pipeline:
         self.keeper.moved()
         self._made += len(images)
         for place, rendered in zip(formed.places, images, strict=True):
-            place.flight.device_ms += rendered.times.device_ms
+            place.flight.work.held.device_ms += rendered.times.device_ms
         for place, found in zip(formed.places, self.sieve.sift(formed.places, images), strict=True):
             flight = place.flight
             if found is not None and not flight.ended:
@@ -212,7 +212,7 @@ class Pipeline:
             load_ms=self.renderer.load_ms,
             load=self.renderer.load_times if self.renderer.load_ms else None,
             fetch_ms=flight.work.fetch_ms,
-            device_ms=flight.device_ms,
+            device_ms=flight.work.held.device_ms,
             filter_ms=flight.filter_ms,
             work_stall_ms=flight.stood_ms.get("work", 0.0),
             encode_stall_ms=flight.stood_ms.get("encode", 0.0),
@@ -223,7 +223,7 @@ class Pipeline:
         # The engine was loaded once, for the first shard.
         self.renderer.load_ms = 0.0
         pictures = [flight.pictures[at] for at in range(len(flight.work.images))]
-        shard = RenderedShard(pictures, times, flight.device_ms, flight.duplicates)
+        shard = RenderedShard(pictures, times, times.device_ms, flight.duplicates)
         self._uploads.submit(self._upload, flight.work, shard, size)
 
     def _upload(self, work: Work, shard: RenderedShard, size: int) -> None:

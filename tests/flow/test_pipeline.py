@@ -182,7 +182,7 @@ def _told(loop: ShardLoop, job: Job, verdict: str) -> bool:
 
 def test_a_lost_device_gives_every_unit_back(house: House, tmp_path: Path) -> None:
     """The loop ends with the error; what was not delivered is offered again, nothing counted."""
-    job = submit(house, "a", 40, 8)
+    job = submit(house, "a", 40, 20)
     loop = house.loop("renderer-0", job.recipe.engine_key)
     calls: list[int] = []
 
@@ -199,6 +199,10 @@ def test_a_lost_device_gives_every_unit_back(house: House, tmp_path: Path) -> No
         hook.remove()
         loop.keeper.stop()
     assert not house.queue.leases()
+    record = house.queue.job(job.id)
+    assert record is not None
+    # The first batch was of a unit that needed the second one too.
+    assert record.wasted_ms > 0
     again = house.queue.claim("w", "n", job.recipe.engine_key, 64, 1_000)
     assert [lease.attempt for lease in again] == [1] * len(again)
     for lease in again:

@@ -30,7 +30,7 @@ from jobs.views import JobViews
 from jobs.webhooks import Hook, kind_of, message_of
 from scheduler.limits import within_limits
 from tests.api_servers import RunningApi
-from tests.jobs.conftest import Claim, Submit, request_for
+from tests.jobs.conftest import Claim, Clock, Submit, request_for
 from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
 ROWS = [Row(prompt=f"prompt {n}") for n in range(10)]
@@ -300,7 +300,79 @@ def test_a_job_that_ended_otherwise_does_not_go_on(shop: Workshop) -> None:
         raised(shop, job, max_device_seconds=9.0)
 
 
+def test_what_came_to_nothing_is_spent_too(shop: Workshop, client: redis.Redis) -> None:
+    job = shop.submit(ROWS, shard_images=5, max_device_seconds=5)
+    shop.render(job, units=1)
+    [lease] = shop.claim(job)
+    assert shop.queue.fail(job.id, lease.unit, lease.token, "release", device_ms=6_000)
+    stop_spent(shop)
+    assert "5 of 10 images were made in 6.0 device-seconds" in stopped(shop, job)
+    with pytest.raises(Conflict, match="would stop at once: max_device_seconds"):
+        raised(shop, job, max_device_seconds=5.5)
+    # What the store tells of it is enough, before it goes on and after.
+    client.flushall()
+    view = JobViews(shop.store, shop.queue, prefix=PREFIX, tenant=TENANT).view(job.id)
+    assert view.device_seconds == 6.01
+    with pytest.raises(Conflict, match="would stop at once: max_device_seconds"):
+        raised(shop, job, max_device_seconds=5.5)
+    raised(shop, job, max_device_seconds=7.0)
+    client.flushall()
+    assert list(recover_jobs(shop.store, shop.queue, PREFIX)) == [job.id]
+    assert shop.record(job.id).spent_ms == 6_010
+    shop.render(job)
+    whole(shop, job)
+
+
 # ---- the queue alone ----
+
+
+def test_seconds_of_units_that_were_given_back_or_died(
+    queue: ShardQueue, submit: Submit, claim: Claim, clock: Clock
+) -> None:
+    def wasted() -> int:
+        job = queue.job("job")
+        assert job is not None
+        assert (job.device_ms, job.image_cost) == (0, 1.0)
+        return job.wasted_ms
+
+    submit(images=60, shard_images=10)
+    back, broke, died, slow, told, ahead = claim(want=6)
+    assert queue.fail("job", back.unit, back.token, "release", device_ms=700) == "released"
+    assert queue.fail("job", back.unit, back.token, "release", device_ms=700) == "lost"
+    assert wasted() == 700
+    queue.fail("job", broke.unit, broke.token, "crash", progress=12, device_ms=300)
+    assert wasted() == 1_000
+    # Who died says nothing any more: its renewals did, of which two may cross.
+    queue.renew("w", [died], 60_000, [25], [400])
+    queue.renew("w", [died], 60_000, [26], [300])
+    queue.fail("job", died.unit, died.token, "crash")
+    assert wasted() == 1_400
+    # An image that is tried again takes time and is no progress.
+    queue.renew("w", [slow, told, ahead], 60_000, [35, 40, None], [50, 0, 0])
+    queue.renew("w", [slow], 60_000, [None], [90])
+    record = next(one for one in queue.leases() if one.unit == slow.unit)
+    assert record.progress == 35
+    # A later word of its own counts, and a smaller one does not undo what was told.
+    queue.renew("w", [told], 60_000, [41], [80])
+    assert queue.fail("job", told.unit, told.token, "release", device_ms=60) == "released"
+    assert wasted() == 1_480
+    clock.forward(60_000)
+    assert queue.reap() == 2
+    assert wasted() == 1_570
+
+
+def test_seconds_of_a_job_that_was_stopped_meanwhile(
+    queue: ShardQueue, submit: Submit, claim: Claim
+) -> None:
+    submit(images=20, shard_images=10)
+    kept, back = claim(want=2)
+    queue.stop("job", "max_device_seconds")
+    assert queue.done("job", kept.unit, kept.token, device_ms=500) == "cancelled"
+    assert queue.done("job", kept.unit, kept.token, device_ms=500) == "cancelled"
+    assert queue.fail("job", back.unit, back.token, "release", device_ms=30) == "cancelled"
+    job = queue.job("job")
+    assert job is not None
+    assert (job.device_ms, job.wasted_ms, job.spent_ms) == (500, 30, 530)
 
 
 def test_a_unit_that_a_limit_cuts_may_crash_as_a_whole_shard_may(

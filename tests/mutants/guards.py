@@ -230,6 +230,9 @@ GUARDS = (
     Guard(
         "a lease of a closed job ends", "    elseif held == token then\n      unlease(j, u)\n", ""
     ),
+    _gone("time without progress is told", " or tonumber(device_ms) > tonumber(told)"),
+    Guard("which is none", "further and progress or before, images", "progress, images"),
+    Guard("what was told is not taken back", "int(math.max(device_ms, told))", "device_ms"),
     # win
     _gone("the first winner stays", "  if winner then return winner end\n"),
     _gone("a stale token does not win", "  if owner(j, u) ~= token then return '' end\n"),
@@ -259,12 +262,16 @@ GUARDS = (
     ),
     _gone(
         "nothing is booked to a job that ended",
-        "  if not live(f[1]) then\n    if held == token then\n      unlease(j, u)\n      correct(j, b - a, device_ms / 1000)\n    end\n    return 'cancelled'\n  end\n",
+        "  if not live(f[1]) then\n    if held == token then\n      unlease(j, u)\n      correct(j, b - a, device_ms / 1000)\n      call('HINCRBY', job_key(j), 'device_ms', device_ms)\n    end\n    return 'cancelled'\n  end\n",
     ),
     Guard(
         "what was cancelled is charged what it spent",
         "      unlease(j, u)\n      correct(j, b - a, device_ms / 1000)\n",
         "      unlease(j, u)\n",
+    ),
+    _gone(
+        "and has spent it",
+        "      call('HINCRBY', job_key(j), 'device_ms', device_ms)\n",
     ),
     Guard(
         "a unit of before a split is not counted",
@@ -282,6 +289,9 @@ GUARDS = (
     Guard("no more fail than there are", "math.min(tonumber(failed), b - a)", "tonumber(failed)"),
     # fail
     _gone("failing asks for the token", "  if held ~= token then return 'lost' end\n"),
+    _gone("what is given back was spent", "  waste(j, math.max(device_ms, told))\n"),
+    Guard("as much as was told", "waste(j, math.max(device_ms, told))", "waste(j, device_ms)"),
+    _gone("and so what died", "      waste(j, told)\n"),
     Guard(
         "what ended is not retried",
         "    return 'cancelled'\n  end\n  -- Who says",

@@ -134,7 +134,12 @@ def test_a_successor_ends_the_leases_of_the_dead(
     """An actor that Ray started again does not wait for its former self's leases to run out."""
     held = hold(queue, keeper, clock)
     other = queue.claim("someone.1", "n", ENGINE, 1, LEASE_MS)
+    held.device_ms = 12.4
+    keeper.beat()
     assert end_predecessor(queue, "r", "r.2") == 1
+    job = queue.job("job")
+    assert job is not None
+    assert job.spent_ms == 12
     assert [lease.token for lease in queue.leases()] == [other[0].token]
     keeper.beat()
     assert held.verdict == "lost"
