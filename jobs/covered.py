@@ -68,7 +68,10 @@ class Coverage(Frozen):
         strict=False,
         description="Columns that are not counted: too many values, long texts, or fractions",
     )
-    errors: dict[str, int] = Field(description="Error -> tries of an image that ended with it")
+    errors: dict[str, int] = Field(
+        description="Error -> images without a picture that ended with it; until a retry that is "
+        "under way has ended, also those that it made"
+    )
     rejects: dict[str, int] = Field(
         description="Filter, `nan` or `flat` -> pictures that were turned away for it, each seed's"
     )
@@ -113,8 +116,15 @@ class Tallied:
         other.add(manifests)
         return other
 
-    def coverage(self, job: Job, images: int, expected: Expected) -> Coverage:
-        """What there is beside what is expected."""
+    def coverage(
+        self, job: Job, images: int, expected: Expected, failed: Mapping[str, int] | None = None
+    ) -> Coverage:
+        """What there is beside what is expected.
+
+        `failed`: of all images without a picture the last error, where that is known: the units
+        added up count an image that was retried with each of its tries.
+        """
+        errors = self._errors if failed is None else Counter(failed)
         counts = self.sum.total()
         told = {*counts.values, *expected.counts.values}
         # Whole numbers in a column of fractions are fractions in the dataset.
@@ -133,7 +143,7 @@ class Tallied:
             ),
             pairs=_pairs(counts, expected.counts),
             many=counts.many,
-            errors=dict(_commonest(self._errors)),
+            errors=dict(_commonest(Counter({w: n for w, n in errors.items() if _is_error(w)}))),
             rejects=dict(self._rejects.most_common()),
             marks=dict(self._marks.most_common()),
         )

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Container, Sequence
+from itertools import islice
 
 from pydantic import Field
 
@@ -26,6 +27,8 @@ from jobs.store import Store
 from jobs.timing import Timing, timing_of
 
 _JSON = "application/json"
+#: Errors that are told of a job, the commonest first.
+_ERRORS_TOLD = 20
 
 
 class Facts(Frozen):
@@ -121,7 +124,7 @@ def finish_job(
     remove_remains(store, layout)
     own, *others = found.rounds
     timing = timing_of(whole, own, facts.retries, later=others, failed=quarantine.rows)
-    _write_coverage(store, layout, extent, found)
+    _write_coverage(store, layout, extent, found, quarantine)
     _write_about(store, layout, whole, index, timing, found, facts, ended, later, splits)
     if names is not None:
         # The index of before named them: they go once this one is there.
@@ -133,10 +136,12 @@ def _limit(job: Job) -> int:
     return job.images if job.max_failed_rows is None else job.max_failed_rows
 
 
-def _write_coverage(store: Store, layout: JobLayout, extent: Extent, found: Gathered) -> None:
+def _write_coverage(
+    store: Store, layout: JobLayout, extent: Extent, found: Gathered, quarantine: Quarantine
+) -> None:
     tallied, expected = Tallied(), expected_of(store, layout, extent)
     tallied.add(found.every)
-    coverage = tallied.coverage(extent.job, extent.images, expected)
+    coverage = tallied.coverage(extent.job, extent.images, expected, quarantine.errors)
     _put_text(store, layout.coverage, coverage.model_dump_json(indent=1).encode(), _JSON)
 
 
@@ -231,5 +236,5 @@ def _summary(
         bytes=index.bytes,
         missing=tuple(found.missing),
         timing=timing,
-        errors=dict(quarantine.errors),
+        errors=dict(islice(quarantine.errors.items(), _ERRORS_TOLD)),
     )

@@ -25,8 +25,6 @@ from jobs.store import Store
 
 #: Rows in one file: what is held in memory at a time.
 FILE_ROWS = 20_000
-#: Errors that are told of a job, the commonest first.
-_ERRORS_TOLD = 20
 #: Parquet files of shards read at a time.
 _READERS = 8
 #: Our columns, in their order; the prompt source's own follow.
@@ -53,7 +51,7 @@ def quarantine_schema(columns: Mapping[str, ColumnKind]) -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """What was written: the files, how many rows they have, and the commonest errors."""
+    """What was written: the files, their rows, and error -> rows, the commonest first."""
 
     files: tuple[IndexFile, ...] = ()
     rows: int = 0
@@ -127,9 +125,7 @@ def write_quarantine(
         digest = hashlib.sha256(data).hexdigest()
         store.put(key, data, content_type=CONTENT_TYPE, metadata={"sha256": digest})
         files.append(IndexFile(name=key.removeprefix(layout.root), bytes=len(data), sha256=digest))
-    return Quarantine(
-        tuple(files), errors.total(), dict(errors.most_common(_ERRORS_TOLD)), frozenset(short)
-    )
+    return Quarantine(tuple(files), errors.total(), dict(errors.most_common()), frozenset(short))
 
 
 def remove_old_quarantine(store: Store, layout: JobLayout, files: Iterable[IndexFile]) -> None:

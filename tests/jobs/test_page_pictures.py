@@ -136,7 +136,7 @@ def test_a_retry_shows_its_own_pictures_and_times(http: httpx.Client, retried: s
 def test_the_coverage_of_a_retry_is_that_of_the_whole_job(http: httpx.Client, retried: str) -> None:
     for shown in (retried, retried.partition("-")[0]):
         found = http.get(f"/v1/jobs/{shown}/coverage").json()
-        assert (found["made"], found["images"]) == (8, 8)
+        assert (found["made"], found["images"], found["errors"]) == (8, 8, {})
         page = http.get(f"/jobs/{shown}/coverage").text
         assert '<span id="made">8</span> of 8' in page
         shards = http.get(f"/jobs/{shown}/shards").text

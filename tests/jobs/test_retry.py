@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from jobs.covered import Coverage
 from jobs.dataset_index import DatasetIndex
 from jobs.errors import Conflict, NotFound
 from jobs.fetch import read_index
@@ -83,6 +84,9 @@ def test_what_failed_is_made_as_new_shards(shop: Workshop) -> None:
         *((f"train/0000{n}.tar", 0) for n in range(3)),
         *((f"train/0000{n}.tar", 1) for n in range(3, 5)),
     ]
+    coverage = Coverage.model_validate_json(shop.store.get(shop.layout(job).coverage))
+    # Images, not tries: of the six that failed five are there by now.
+    assert coverage.errors == {"not a number": 1}
     rows = shop.rows(job)
     made = sorted(row["image"] for row in rows if row["status"] == "ok")
     assert made == [0, 1, 2, 3, 4, 6, 7, 8, 9]
