@@ -12,8 +12,10 @@ from jobs.api.routes_jobs import JobId
 from jobs.api.services import Services, UsesServices
 from jobs.api.visitor import BEARER, Visitor, visitor_of
 from jobs.items import ItemPage, item_page, items_of
-from jobs.rounds import read_extent
+from jobs.round_items import round_page
+from jobs.rounds import Accepted, read_extent, read_round
 from jobs.search import search_images
+from jobs.specs import round_number
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -33,7 +35,8 @@ def job_items(
     """Each image's row, seed, state and error, and a link to its picture; also while the job runs.
 
     Images whose shard is not committed are `pending`. A page of a job with tiny shards may be
-    short of `limit`, and so may one of a search, which reads 20,000 rows at a time.
+    short of `limit`, and so may one of a search, which reads 20,000 rows at a time. Of a retry or
+    an extension (`ID-r1`) it is its own images, as the job has them now; `first` counts them.
     """
     page = items_page(services, job_id, first=first, limit=limit, prompt=prompt)
     links = services.house.links
@@ -49,9 +52,15 @@ def job_items(
 def items_page(
     services: Services, job_id: str, *, first: int, limit: int, prompt: str = ""
 ) -> ItemPage:
-    """Images from `first` on, or those of them whose prompt holds a text; without links."""
+    """Images from `first` on, or those of them whose prompt holds a text; without links.
+
+    Of a later round its own: raises InvalidInput for one that renders nothing.
+    """
     views, store = services.views, services.store
     job, layout = views.accepted(job_id), views.layout(job_id)
+    if number := round_number(job_id):
+        accepted = Accepted(job, read_round(store, layout, number))
+        return round_page(store, layout, accepted, first=first, limit=limit, prompt=prompt)
     if not prompt:
         return item_page(store, layout, job, first=first, limit=limit)
     extent = read_extent(store, layout, job)

@@ -9,22 +9,18 @@ from jobs.again import command_of
 from jobs.api import routes_jobs
 from jobs.api.routes_items import ImageIndex, items_page
 from jobs.api.routes_jobs import FailedCursor, JobId
-from jobs.api.services import Services
-from jobs.items import ItemPage, image_row, items_of
+from jobs.items import image_row, items_of
 from jobs.page.figures import figures_of
 from jobs.page.rendering import page
 from jobs.page.route import PageRoute
-from jobs.page.sheet import picked
 from jobs.page.visitor import Looks
-from jobs.rounds import Accepted, read_accepted
+from jobs.rounds import read_accepted
 from jobs.row_recipe import own_recipe
 
 router = APIRouter(route_class=PageRoute, prefix="/jobs/{job_id}", tags=["page"])
 
 #: Pictures on one page of the grid, whatever the job's size.
 PICTURES = 60
-#: Images of a retry whose prompts one search reads.
-SEARCHED = 1_000
 #: Rows on one page of those that failed.
 FAILED = 50
 
@@ -43,10 +39,7 @@ def grid(
     images = accepted.again.images if accepted.again else job.images
     first = min(first, images - 1)
     text = prompt.strip()
-    if accepted.again is None:
-        found = items_page(services, job_id, first=first, limit=PICTURES, prompt=text)
-    else:
-        found = _retried(services, accepted, first, text)
+    found = items_page(services, job_id, first=first, limit=PICTURES, prompt=text)
     return page(
         request,
         "grid.html",
@@ -61,18 +54,6 @@ def grid(
         before=max(0, first - PICTURES),
         prompt=text,
     )
-
-
-def _retried(services: Services, accepted: Accepted, first: int, text: str) -> ItemPage:
-    """A page of a retry's own images, from a place among them on."""
-    assert accepted.again is not None
-    job, images = accepted.job, accepted.again.images
-    stop = min(first + (SEARCHED if text else PICTURES), images)
-    layout = services.views.layout(job.id)
-    indexes = sorted(picked(services.store, layout, accepted, range(first, stop)).values())
-    items = items_of(services.store, layout, job, indexes)
-    wanted = tuple(one for one in items if text.casefold() in one.prompt.casefold())
-    return ItemPage(items=wanted, next=stop if stop < images else None)
 
 
 @router.get("/pictures/{image}")

@@ -1,21 +1,17 @@
 """The live contact sheet: which images of a job stand on it, and how far each of them is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from jobs.api.services import Services
 from jobs.dataset_index import DatasetIndex
 from jobs.errors import NotFound
-from jobs.gathering import read_tries
-from jobs.items import manifests_of
 from jobs.job import JobView
 from jobs.layout import JobLayout, parse_unit
-from jobs.rounds import Accepted, Round, read_accepted, unit_images
-from jobs.spool import fetch_rows
+from jobs.round_items import picked
+from jobs.rounds import Round, read_accepted
 from jobs.states import TERMINAL, JobState
-from jobs.store import Store
 
 #: Pictures on one sheet; of a larger job, every n-th.
 CELLS = 96
@@ -142,27 +138,6 @@ def _committed(services: Services, sheet: Sheet) -> list[range]:
 
 def _round(services: Services, layout: JobLayout, queue_id: str) -> Round | None:
     return read_accepted(services.store, layout.prefix, layout.tenant, queue_id).again
-
-
-def picked(
-    store: Store, layout: JobLayout, accepted: Accepted, positions: Sequence[int]
-) -> dict[int, int]:
-    """Position -> image of a retry; once it has ended, of those that it came to alone."""
-    again = accepted.again
-    assert again is not None
-    per_shard, found = again.shard_images, dict[int, int]()
-    for shard in sorted({position // per_shard for position in positions}):
-        try:
-            _, images = unit_images(accepted, str(shard), partial(fetch_rows, store), store)
-            found |= {shard * per_shard + at: image.index for at, image in enumerate(images)}
-        except NotFound:
-            # Its list is deleted when it ends: what it committed tells.
-            number = again.first_shard + shard
-            for unit in manifests_of(store, layout, range(number, number + 1)):
-                first = unit.first - again.first_place
-                tries = read_tries(store, layout, unit)
-                found |= {first + at: image for at, (image, _) in enumerate(tries)}
-    return {position: found[position] for position in positions if position in found}
 
 
 def _state(number: int, ready: set[int], busy: set[int]) -> CellState:

@@ -1,8 +1,9 @@
-"""Images that a retry made: shown as the retry left them, with its pictures."""
+"""Images of later rounds: shown as a retry left them, with its pictures, and by themselves."""
 
 import hashlib
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import redis
 
@@ -13,6 +14,9 @@ from jobs.retry import retry_failed
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.store import ObjectInfo, Store
+from tests.api_calls import submit
+from tests.api_renderer import finish_dataset, render_shards
+from tests.api_servers import RunningApi
 from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
 
@@ -83,3 +87,40 @@ def test_a_retried_image_is_shown_as_it_came_out(shop: Workshop) -> None:
     item = item_page(shop.store, layout, job, first=1, limit=1).items[0]
     found = Pictures(shop.store).read(layout, job, 1)
     assert hashlib.sha256(found.data).hexdigest() == item.sha256
+
+
+def test_a_round_lists_its_own_images(http: httpx.Client, api: RunningApi) -> None:
+    prompts = [f"number {number}" for number in range(8)]
+    job_id = submit(http, {"job": {"shard_images": 2}, "prompts": prompts})
+    render_shards(api, job_id, failed=[1, 2, 5, 6])
+    finish_dataset(api, job_id)
+
+    def look(round_id: str, **params: object) -> tuple[dict[int, str], int | None]:
+        reply = http.get(f"/v1/jobs/{round_id}/items", params=params)  # type: ignore[arg-type]
+        assert reply.status_code == 200, reply.text
+        found = reply.json()
+        return {one["image"]: one["status"] for one in found["items"]}, found["next"]
+
+    retry_id = http.post(f"/v1/jobs/{job_id}/retry-failed").json()["id"]
+    assert look(retry_id) == (dict.fromkeys([1, 2, 5, 6], "failed"), None)
+    assert look(retry_id, limit=3) == (dict.fromkeys([1, 2, 5], "failed"), 3)
+    render_shards(api, retry_id)
+    finish_dataset(api, retry_id)
+    # Its list is gone by now.
+    assert look(retry_id, first=2) == ({5: "ok", 6: "ok"}, None)
+    assert look(retry_id, prompt="NUMBER 5", limit=1) == ({5: "ok"}, None)
+    assert look(retry_id, prompt="number", limit=2) == ({1: "ok", 2: "ok"}, 2)
+    assert len(look(job_id)[0]) == 8
+
+    added = http.post(f"/v1/jobs/{job_id}/extend", json={"repeats": 1}).json()["id"]
+    assert look(added, first=6, limit=5) == ({14: "pending", 15: "pending"}, None)
+    render_shards(api, added)
+    finish_dataset(api, added)
+    asked = {"where": "image = 5 or image = 9"}
+    assert http.post(f"/v1/jobs/{job_id}/drop", json=asked).json()["dropped"] == 2
+    assert look(retry_id)[0] == {1: "ok", 2: "ok", 5: "dropped", 6: "ok"}
+    assert look(added, limit=3) == ({8: "ok", 9: "dropped", 10: "ok"}, 3)
+    refused = http.get(f"/v1/jobs/{job_id}-r3/items")
+    assert refused.status_code == 422
+    assert f"ask for those of its job, {job_id}" in refused.text
+    assert http.get(f"/v1/jobs/{job_id}-r4/items").status_code == 404
