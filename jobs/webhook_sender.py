@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
 PERIOD_S = 1.0
 #: Sent side by side; together they take less time than they are hidden from other senders.
-_AT_ONCE = 20
+AT_ONCE = 20
 
 
 class Sender:
@@ -50,8 +50,8 @@ class Sender:
         """What happened since the last time, and what is due."""
         self.collect()
         # A slow webhook holds up nobody else's message.
-        with ThreadPoolExecutor(_AT_ONCE, "webhook") as threads:
-            list(threads.map(self.send, self._outbox.take(_AT_ONCE)))
+        with ThreadPoolExecutor(AT_ONCE, "webhook") as threads:
+            list(threads.map(self.send, self._outbox.take(AT_ONCE)))
 
     def collect(self) -> None:
         """Turn news into messages; the cursor moves when they are in the outbox."""
