@@ -15,7 +15,7 @@ from jobs.shard_queue import ShardQueue
 
 
 class Poison:
-    """Kills whichever renderer takes up one of some images, as rows that crash a process do."""
+    """Kills whichever renderer begins a unit with one of some images, as a bad row might."""
 
     def __init__(self, queue: ShardQueue, job: Job, images: frozenset[int]) -> None:
         self._queue = queue
@@ -53,7 +53,11 @@ class Poison:
         due = {
             pids[lease.worker]
             for lease in self._queue.leases()
-            if lease.worker in pids and lease.job_id == self._job.id and self._covers(lease.unit)
+            if lease.worker in pids
+            and lease.job_id == self._job.id
+            # Those that it has not begun kill nobody.
+            and lease.progress is not None
+            and self._covers(lease.unit)
         }
         for pid in due - self._struck:
             kill(pid)
