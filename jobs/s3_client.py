@@ -18,6 +18,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from urllib3.exceptions import HTTPError
 
 from jobs.errors import BadConfiguration, FewstepError, NotFound, Unreachable
 from jobs.settings import Settings, s3_secrets
@@ -141,7 +142,7 @@ def is_taken(error: Exception) -> bool:
 
 def is_transient(error: Exception) -> bool:
     """Whether asking again later may help: no connection, a cut reply, 5xx, throttling."""
-    if isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError):
+    if isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | HTTPError):
         return True
     if code_of(error) == "NotImplemented":
         return False
@@ -166,8 +167,9 @@ def explain(error: Exception, where: str) -> FewstepError:
     return FewstepError(f"the store failed: {error}", where=where)
 
 
-#: What the client raises; anything else is a mistake of ours and passes through.
-CLIENT_ERRORS = (BotoCoreError, ClientError)
+#: What the client raises; anything else is a mistake of ours and passes through. urllib3's own
+#: come through botocore where a reply to a refusal, which is read at once, is cut or stalls.
+CLIENT_ERRORS = (BotoCoreError, ClientError, HTTPError)
 
 
 @dataclass(frozen=True)

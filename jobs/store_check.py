@@ -2,8 +2,6 @@
 
 import uuid
 
-from botocore.exceptions import ClientError
-
 from jobs.s3_client import CLIENT_ERRORS, S3Client, code_of, explain, is_taken, status_of
 
 
@@ -63,6 +61,7 @@ def honours_absent(client: S3Client, bucket: str, folder: str, address: str) -> 
 def _remove(client: S3Client, bucket: str, key: str) -> None:
     try:
         client.delete_object(Bucket=bucket, Key=key)
-    except ClientError:
-        # A byte left in the scratch space harms nobody; keys without delete rights do work.
+    except CLIENT_ERRORS:
+        # A byte left in the scratch space harms nobody; keys without delete rights do work, and
+        # a store that went away in between is noticed by whoever asks next.
         return

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
-from jobs.s3_client import S3Client, code_of, is_lost, status_of
+from jobs.s3_client import CLIENT_ERRORS, S3Client, code_of, is_lost, status_of
 
 #: Objects beyond this are written in parts.
 THRESHOLD = 64 << 20
@@ -68,7 +68,7 @@ class Upload:
 def _abort(client: S3Client, target: dict[str, Any]) -> None:
     try:
         client.abort_multipart_upload(**target)
-    except ClientError:
+    except CLIENT_ERRORS:
         # Gone already, or for the bucket's lifecycle rule to remove; the first error matters.
         return
 

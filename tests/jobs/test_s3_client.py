@@ -10,19 +10,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from jobs.errors import BadConfiguration, Unreachable
 from jobs.s3_client import ATTEMPTS, Patience, s3_clients
 from jobs.settings import Settings
 from jobs.store import Store
+from jobs.store_check import honours_absent
 from tests.s3_servers import settings_for
 
 RESET = "reset"
+#: A refusal whose text ends in the middle.
+CUT = "cut"
 
 
 @dataclass
 class Stub:
-    """What to answer to PUTs, in this order (then 200), and what was asked."""
+    """What to answer to PUTs and GETs, in this order (then 200), and what was asked."""
 
     port: int = 0
     answers: list[tuple[int, str] | str] = field(default_factory=list)
@@ -40,6 +44,13 @@ def stub() -> Iterator[Stub]:
             told.asked.append({name.lower(): value for name, value in self.headers.items()})
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             answer = told.answers.pop(0) if told.answers else (200, "")
+            if answer == CUT:
+                self.send_response(404)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"7\r\n<Error>\r\n")
+                self.close_connection = True
+                return
             if isinstance(answer, str):
                 # A reset rather than an orderly end.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -53,6 +64,8 @@ def stub() -> Iterator[Stub]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_GET = do_PUT
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -140,6 +153,13 @@ def test_what_passes_is_asked_again(
     assert len(stub.asked) == len(answers) + 1
 
 
+def test_a_refusal_that_is_cut_is_asked_for_again(stub: Stub, store: Store) -> None:
+    """botocore reads the text of a refused GET itself, and lets urllib3's errors through."""
+    stub.answers = [CUT]
+    assert store.get("a") == b""
+    assert len(stub.asked) == 2
+
+
 def test_a_store_that_stays_away_is_given_up(stub: Stub, store: Store, pauses: list[float]) -> None:
     stub.answers = [(503, "SlowDown")] * 100
     with pytest.raises(Unreachable, match="stub"):
@@ -167,3 +187,19 @@ def test_a_refusal_is_final_and_says_what_to_do(
     assert remedy in str(caught.value.remedy)
     assert len(stub.asked) == 1
     assert pauses == []
+
+
+def test_trying_a_store_outlasts_its_going_away_at_the_end(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was tried is known by then; the rest of it is not worth a scheduler's life."""
+    quick, steady = s3_clients(settings_for(f"http://127.0.0.1:{stub.port}", "bucket"))
+
+    def away(**_: str) -> None:
+        raise EndpointConnectionError(endpoint_url="stub")
+
+    monkeypatch.setattr(quick, "delete_object", away)
+    stub.answers = [(200, ""), (412, "PreconditionFailed")]
+    assert honours_absent(quick, "bucket", "scratch/", "stub")
+    for client in (quick, steady):
+        client.close()
