@@ -1,5 +1,6 @@
 """`fewstep render`: prompts in, a dataset in a folder out, and nothing else left behind."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +58,9 @@ def _check(request: JobRequest, path: Path) -> int:
     from fewstep.configuration import read_settings
     from fewstep.request import count_rows
     from jobs.catalog import load_catalog
-    from jobs.submit import resolve_request
+    from jobs.submit import check_deadline, resolve_request
 
+    check_deadline(request, time.time_ns() // 1_000_000)
     settings = read_settings()
     catalog = load_catalog(settings.catalog, allow_noncommercial=settings.allow_noncommercial)
     recipes, _ = resolve_request(catalog, request)

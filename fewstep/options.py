@@ -292,7 +292,7 @@ def styles_of(given: list[str] | None) -> tuple[tuple[str, float | None], ...]:
 
 def limit_of(given: str | None) -> int | float | str | None:
     """`100` as a number, `0.05` as a share; anything else is left for the request to refuse."""
-    if given is None or given.isdigit():
+    if given is None or given.removeprefix("-").isdigit():
         return given and int(given)
     try:
         return float(given)

@@ -1,18 +1,44 @@
 """The budget of a job: how many images, how much of devices, until when; what of it is spent."""
 
+import re
 from datetime import UTC, datetime
+from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import (
+    AwareDatetime,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 from jobs.limits import Limit, Limits
 from jobs.recipe import Frozen
 
+_NUMBER = re.compile(r"\s*[-+]?[\d.]+\s*$")
 #: How the command line names each limit.
 OPTIONS: dict[str, str] = {
     "max_images": "--max-images",
     "max_device_seconds": "--max-device-seconds",
     "deadline": "--deadline",
 }
+
+
+def _moment(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """`value` as pydantic reads it, or what is wrong in our words.
+
+    A number is none: seconds and milliseconds are easily taken for each other.
+    """
+    number = isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.match(value))
+    try:
+        if not number:
+            return read(value)
+    except ValidationError:
+        pass
+    raise PydanticCustomError(
+        "moment", "a deadline is a moment with its time zone, such as 2026-12-01T18:00Z"
+    )
 
 
 class Budget(Frozen):
@@ -23,7 +49,9 @@ class Budget(Frozen):
     #: Seconds of devices, as renderers report them with each shard.
     max_device_seconds: float | None = Field(default=None, gt=0, le=1e9)
     #: A moment with its zone, such as 2026-12-01T18:00:00Z.
-    deadline: AwareDatetime | None = Field(default=None, strict=False)
+    deadline: Annotated[AwareDatetime, WrapValidator(_moment)] | None = Field(
+        default=None, strict=False
+    )
 
     @property
     def deadline_ms(self) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jobs.errors import InvalidInput
+from jobs.errors import InvalidInput, NothingToRender
 from jobs.job import ExtensionRequest, JobRequest
 from jobs.sources.folders import check_path, path_records
 from jobs.sources.reading import ERROR, WHERE, numbered
@@ -119,6 +119,10 @@ def _opened(
         name = prompts.name if isinstance(prompts, Path) else "prompts"
         lines = _path_lines(prompts, request) if isinstance(prompts, Path) else _lines(prompts)
         spool.writelines(lines)
+        if not spool.tell():
+            raise NothingToRender(
+                "there is no prompt in it", where=name, remedy="give at least one, one a line"
+            )
         yield Upload(request, f"{name}.jsonl", spool)  # type: ignore[arg-type]
 
 

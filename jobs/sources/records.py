@@ -9,6 +9,16 @@ from typing import Any, BinaryIO
 from jobs.errors import InvalidInput, NothingToRender, TooLarge
 from jobs.rows import MAX_LINE
 
+_QUOTES = "quote cells that hold a quote, and double the quote"
+#: How what Python's reader says of a file begins -> what is wrong with it, and what to do.
+_WORDS = {
+    "unexpected end": ("a quote in this row never ends", _QUOTES),
+    "new-line chara": (
+        "a line ends in CR alone",
+        "save the file with line ends of LF, or of CR and LF",
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -52,10 +62,9 @@ def csv_records(stream: BinaryIO, name: str, delimiter: str = ",") -> Iterator[R
             elif cells:
                 yield Record(where, _cells(header, cells, where), texts=True)
     except csv.Error as error:
+        why, remedy = _WORDS.get(str(error)[:14], (str(error), _QUOTES))
         raise InvalidInput(
-            f"this is not CSV: {error}",
-            where=f"{name}, line {lines.first}",
-            remedy="quote cells that hold a quote, and double the quote",
+            f"this is not CSV: {why}", where=f"{name}, line {lines.first}", remedy=remedy
         ) from error
 
 

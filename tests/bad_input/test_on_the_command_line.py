@@ -41,6 +41,19 @@ COMMANDS = [
         "dir.txt|no prompt file",
     ),
     Command("parquet", "render {folder}/a.parquet --out {folder}/out", 2, "a.parquet|be read"),
+    Command("no images", f"{RENDER} --max-images 0", 2, "--max-images|greater than or equal to 1"),
+    Command("no time", f"{RENDER} --max-device-seconds -1", 2, "--max-device-seconds|than 0"),
+    Command(
+        "a deadline that is over",
+        f"{RENDER} --deadline 2020-01-01T00:00Z",
+        2,
+        "deadline: 2020-01-01 00:00 UTC is over",
+        {STORE: AWAY, **KEYS},
+    ),
+    Command("no time zone", f"{RENDER} --deadline 2030-01-01", 2, "--deadline|2026-12-01T18:00Z"),
+    Command("limit below 0", f"budget {JOB} --max-images -1", 2, "'-1' will not do|equal to 1"),
+    Command("no prompts", "submit {folder}/none.csv", 2, "none.csv: there is no prompt in it"),
+    Command("lines of CR", "submit {folder}/cr.csv", 2, "cr.csv|a line ends in CR alone"),
     Command("option unknown", "render {folder}/prompts.txt --stpes 4", 2, "stpes"),
     Command("no such command", "rendr", 2, "rendr"),
     Command("store's address", RENDER, 3, "nonsense|http", {STORE: "nonsense", **KEYS}),
@@ -78,6 +91,8 @@ def test_bad_input(
     (folder / "dir.txt").mkdir(parents=True)
     (folder / "prompts.txt").write_text("a red circle\n", "utf-8")
     (folder / "a.parquet").write_bytes(b"PAR1")
+    (folder / "none.csv").write_text("prompt\n", "utf-8")
+    (folder / "cr.csv").write_bytes(b"prompt\ra\r")
     before = files_in(tmp_path)
     # Keys must come from our variables here, not from this machine's profile or its cloud.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

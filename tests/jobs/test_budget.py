@@ -450,13 +450,21 @@ def test_when_a_budget_is_spent(device_ms: int, now_ms: int, limit: str | None) 
         {"max_images": 1.5},
         {"max_device_seconds": 0},
         {"max_device_seconds": "9"},
-        {"deadline": "2030-01-01T00:00"},
-        {"deadline": "soon"},
+        {"max_images": -1},
+        {"max_device_seconds": -1},
     ],
 )
 def test_what_is_no_budget_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         JobRequest.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["2030-01-01T00:00", "2030-01-01", "soon", "2030-13-01T00:00Z", "1893456000", 2e9, 9]
+)
+def test_a_deadline_is_a_moment_with_its_zone(wrong: object) -> None:
+    with pytest.raises(ValidationError, match=r"time zone, such as 2026-12-01T18:00Z"):
+        JobRequest.model_validate({"deadline": wrong})
 
 
 def test_over_http(api: RunningApi) -> None:

@@ -186,7 +186,10 @@ def shop(client: redis.Redis, store: Store) -> Workshop:
 
 WRONG: dict[str, tuple[bytes, str]] = {
     "a.csv": (b"prompt,seed\na,1\nb\n", r"a.csv, line 3: the row has 1 cells, the header 2"),
-    "b.csv": (b'prompt\n"a\nb\nc\n', r"b.csv, line 2: this is not CSV"),
+    "b.csv": (
+        b'prompt\n"a\nb\nc\n',
+        r"b.csv, line 2: this is not CSV: a quote",
+    ),
     "c.csv": (b"prompt,prompt\na,b\n", r"c.csv, line 1: the header names a column twice"),
     "d.csv": (b"text\na\n", r'd.csv, line 2: the field "prompt" is missing'),
     "e.csv": (b"prompt,seed\na,x\n", r"e.csv, line 2: seed x is not a whole number"),
