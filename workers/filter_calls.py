@@ -29,13 +29,14 @@ class BoundedCalls:
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         threading.Thread(target=self._work, name=f"filter-{name}", daemon=True).start()
 
-    def call(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns; raises what it raises, or Overdue."""
+    def call(self, work: Callable[[], Any], seconds: float | None = None) -> Any:
+        """What `work` returns, within `seconds` if given; raises what it raises, or Overdue."""
         if self._hung:
             raise Overdue(self._hung)
         future: Future[Any] = Future()
         self._calls.put((future, work))
-        until = time.monotonic() + self._seconds
+        limit = self._seconds if seconds is None else seconds
+        until = time.monotonic() + limit
         while time.monotonic() < until:
             try:
                 return future.result(min(_LOOK_S, max(0.0, until - time.monotonic())))
@@ -43,7 +44,7 @@ class BoundedCalls:
                 if future.done():
                     raise
                 self._moved()
-        self._hung = f"it gave no answer within {self._seconds:g} s"
+        self._hung = f"it gave no answer within {limit:g} s"
         raise Overdue(self._hung)
 
     def _work(self) -> None:

@@ -19,9 +19,11 @@ from jobs.rows import Scalar
 from jobs.settings import Settings
 from workers.batches import Flight, Place, Tried
 from workers.depot import Depot
+from workers.device_faults import DeviceLost, is_sticky
 from workers.duplicate import Duplicate
-from workers.filter_calls import BoundedCalls, Overdue
-from workers.filter_kinds import Pictures, Score, load_score
+from workers.filter_calls import BoundedCalls
+from workers.filter_kinds import load_score
+from workers.loaded_filter import ALIKE, Loaded
 from workers.perceptual_hash import perceptual_hash
 from workers.rendered import Rendered
 
@@ -50,13 +52,14 @@ class Sieve:
         self._settings = settings
         self._moved = moved
         self._catalog: Catalog | None = None
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[str, Loaded] = {}
 
     def sift(self, places: Sequence[Place], images: Sequence[Rendered]) -> list[Rendered | None]:
         """What goes on to be written of each image of a batch; None: it was put back, to be tried
         with its next seed.
 
-        A picture that is turned away for good goes on too, as what it is.
+        A picture that is turned away for good goes on too, as what it is. Raises DeviceLost where a
+        filter found the device broken: that says nothing of any picture.
         """
         asked = [n for n, place in enumerate(places) if place.flight.work.job.filters]
         if not asked:
@@ -85,19 +88,19 @@ class Sieve:
                 scores = self._filter(asked.name).scores(pictures, prompts)
                 for (reading, _, _), score in zip(some, scores, strict=True):
                     reading.scores[asked.name] = score
-        # A filter is not our code: whatever it raises is told in the rows of its images.
         except Exception as error:
-            log.warning("filter_failed name=%s images=%s error=%s", asked.name, len(some), error)
-            told = f"the filter {asked.name!r} failed: {error}"[:500]
-            trace = "".join(traceback.format_exception(error))[-TRACEBACK_MAX:]
-            for reading, _, _ in some:
-                reading.trouble = (told, trace)
+            if len(some) > 1 and not isinstance(error, ALIKE) and not _broke_device(error):
+                # One picture that it cannot take must not cost its neighbours theirs.
+                for one in some:
+                    self._read(asked, [one])
+                return
+            _told(asked.name, [reading for reading, _, _ in some], error)
         self._moved()
         passed = (time.perf_counter() - begun) * 1e3 / len(some)
         for reading, _, _ in some:
             reading.ms += passed
 
-    def _filter(self, name: str) -> "_Loaded":
+    def _filter(self, name: str) -> Loaded:
         """The filter of this name in this renderer's own catalog; raises BadConfiguration."""
         if name not in self._loaded:
             settings = self._settings
@@ -113,35 +116,23 @@ class Sieve:
                     remedy="set the same FEWSTEP_CATALOG everywhere",
                 )
             calls = BoundedCalls(name, settings.filter_timeout_s, self._moved)
-            self._loaded[name] = _Loaded(calls, lambda: load_score(entry, Depot.of(settings)))
+            self._loaded[name] = Loaded(calls, lambda: load_score(entry, Depot.of(settings)))
         return self._loaded[name]
 
 
-class _Loaded:
-    """A filter on its thread; loading it is the first thing that happens there."""
+def _told(name: str, readings: Sequence[_Reading], error: Exception) -> None:
+    """A filter is not our code: whatever it raises stands in the rows of its images."""
+    if _broke_device(error):
+        raise DeviceLost(f"the device failed in the filter {name!r}: {error}"[:300]) from error
+    log.warning("filter_failed name=%s images=%s error=%s", name, len(readings), error)
+    told = f"the filter {name!r} failed: {error}"[:500]
+    trace = "".join(traceback.format_exception(error))[-TRACEBACK_MAX:]
+    for reading in readings:
+        reading.trouble = (told, trace)
 
-    def __init__(self, calls: BoundedCalls, load: Callable[[], Score]) -> None:
-        self._calls = calls
-        self._load = load
-        self._score: Score | None = None
-        self._broken = ""
 
-    def scores(self, pictures: Pictures, prompts: Sequence[str]) -> list[float | None]:
-        """A score for each, None where it cannot judge; raises what the filter raises."""
-        if self._broken:
-            raise Overdue(self._broken)
-        if self._score is None:
-            try:
-                self._score = self._calls.call(self._load)
-            except Exception as error:
-                # The next batch would wait for the same end.
-                self._broken = f"it could not be loaded: {error}"
-                raise
-        score = self._score
-        found = np.asarray(self._calls.call(lambda: score(pictures, prompts)), dtype=np.float64)
-        if found.shape != (len(prompts),) or np.isinf(found).any():
-            raise ValueError(f"it gave {found!r} for {len(prompts)} pictures"[:300])
-        return [None if np.isnan(one) else float(one) for one in found]
+def _broke_device(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and is_sticky(error)
 
 
 def settle(flight: Flight) -> None:
