@@ -81,11 +81,20 @@ class Flight:
         """An image is to be made once more; what was made of it is dropped."""
         self.pictures.pop(at, None)
         self.hashes.pop(at, None)
+        self._finished = min(self._finished, at)
         self.taken -= 1
         group = self.tried[at].group
         group.waiting.append(at)
         if group not in self.groups:
             self.groups.append(group)
+
+    def leave(self) -> None:
+        """It goes on, or is given up: let go of its pictures, which may be gigabytes.
+
+        Its tries hold it in a circle, and those the interpreter ends only now and then.
+        """
+        self.pictures.clear()
+        self.tried.clear()
 
     @property
     def suspect(self) -> bool:

@@ -186,9 +186,10 @@ class Pipeline:
     def _onward(self, flight: Flight) -> None:
         """A unit whose images are all made leaves; one with images to try again waits for them."""
         held = flight.work.held
-        held.progress = held.lease.first + flight.finished
         if flight.rendered:
             settle(flight)
+        # Behind its last image only once none is made again: a death then is another unit's doing.
+        held.progress = held.lease.first + flight.finished
         if flight.rendered:
             self._hand_over(flight)
         elif flight.left:
@@ -224,6 +225,7 @@ class Pipeline:
         self.renderer.load_ms = 0.0
         pictures = [flight.pictures[at] for at in range(len(flight.work.images))]
         shard = RenderedShard(pictures, times, times.device_ms, flight.duplicates)
+        flight.leave()
         self._uploads.submit(self._upload, flight.work, shard, size)
 
     def _upload(self, work: Work, shard: RenderedShard, size: int) -> None:
@@ -244,6 +246,7 @@ class Pipeline:
 
     def _let_go(self, flight: Flight) -> None:
         flight.ended = True
+        flight.leave()
         self._active.remove(flight)
         self._former.drop(flight)
 
