@@ -100,6 +100,7 @@ class MendingRenderer:
         if is_sticky(error):
             raise DeviceLost(f"the device failed: {error}"[:300]) from error
         log.warning("batch_failed first=%s error=%s", images[0].index, error)
+        _let_go(error)
         return [self._alone(recipe, image) for image in images]
 
     def _smaller(
@@ -109,6 +110,7 @@ class MendingRenderer:
         tried = recipe
         while True:
             log.warning("out_of_memory batch=%s error=%s", tried.batch_images, error)
+            _let_go(error)
             try:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
@@ -160,6 +162,11 @@ def remedies(decoder: torch.dtype, unet: torch.dtype) -> tuple[Precision, ...]:
         lower.append("exact")
     # In float32 there is nothing more exact: once more, against a fault of the moment.
     return tuple(lower) or ("own",)
+
+
+def _let_go(error: RuntimeError) -> None:
+    """Of the tensors of the batch that failed: its frames keep them while the error is at hand."""
+    traceback.clear_frames(error.__traceback__)
 
 
 def _failed(error: RuntimeError) -> Rendered:

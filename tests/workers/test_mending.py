@@ -1,5 +1,6 @@
 """A device that misbehaves: what it costs, and that it costs nobody else's pixels."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,29 @@ def test_a_moment_without_memory_keeps_the_shape(engine: Engine, recipe: Recipe)
         found = made(renderer, recipe, images(3))
     assert [one.batch_images for one in found] == [16] * 3
     assert [one.error for one in found] == [""] * 3
+
+
+@pytest.mark.parametrize("says", ["CUDA out of memory (made up)", "something else (made up)"])
+def test_what_a_failed_batch_held_is_free_when_it_is_tried_again(
+    engine: Engine, recipe: Recipe, says: str
+) -> None:
+    """Else the room that was short is short once more, and the shape is lowered for nothing."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def twice(prediction: torch.Tensor) -> torch.Tensor:
+        alive.extend(one() is not None for one in held)
+        # As an activation that the net holds while it fails.
+        activation = prediction.clone()
+        held.append(weakref.ref(activation))
+        if len(held) < 3:
+            raise RuntimeError(says)
+        return prediction
+
+    with unet_gives(engine, twice):
+        made(mending(engine), recipe, images(3))
+    assert alive
+    assert not any(alive)
 
 
 def test_a_device_without_room_for_one_image_is_given_up(engine: Engine, recipe: Recipe) -> None:
