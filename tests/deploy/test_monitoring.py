@@ -2,12 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import httpx
+import promql_parser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.queue_values import SubmitRequest
+from jobs.records import ErrorKind
 from tests.api_servers import RunningApi
 from tests.deploy.monitoring import ROOT, panels, queries, rules, selectors
 from tests.servers import wait_until
@@ -105,3 +108,22 @@ def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_images_fail_where_nobody_turned_them_away() -> None:
+    """A job that keeps the better half of its pictures is no trouble; a filter that breaks is."""
+    (rule,) = [one for one in rules() if one["alert"] == "FewstepImagesFail"]
+    failed, every = selectors(rule["expr"])
+    assert not every.matchers.matchers
+    (matcher,) = failed.matchers.matchers
+    assert matcher.op == promql_parser.MatchOp.NotRe
+    left_out = [kind for kind in ("ok", *get_args(ErrorKind)) if re.fullmatch(matcher.value, kind)]
+    assert left_out == ["ok", "rejected"]
+
+
+def test_every_end_of_an_image_is_documented() -> None:
+    documented = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    (line,) = [one for one in documented.splitlines() if "`fewstep_rendered_images_total`" in one]
+    # Of a process that died nobody is left to count.
+    kinds = {"ok", *get_args(ErrorKind)} - {"", "died"}
+    assert {kind for kind in kinds if f"`{kind}`" not in line} == set()
