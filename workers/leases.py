@@ -183,10 +183,15 @@ class LeaseKeeper:
         return sent + (self.lease_ms - margin) / 1e3
 
     def _run(self) -> None:
-        while True:
-            self.tell()
-            if self._wait():
-                return
+        over = False
+        while not over:
+            try:
+                self.tell()
+                over = self._wait()
+            except Exception:
+                # A thread that ended here would be missed by nobody, and every lease would run out.
+                log.exception("beat_broke worker=%s", self.worker)
+                over = self._stop.wait(LOOK_S)
 
     def _wait(self) -> bool:
         """Wait for the next beat, less where a job was paused or cancelled; whether to end."""

@@ -1,5 +1,6 @@
 """What a renderer does about its leases: renew while work moves, stop when they are over."""
 
+import errno
 from collections.abc import Iterator
 
 import pytest
@@ -92,6 +93,22 @@ def test_a_hang_is_not_renewed(queue: ShardQueue, keeper: LeaseKeeper, clock: Cl
     keeper.moved()
     keeper.beat()
     assert held.deadline > fence
+
+
+def test_what_cannot_be_said_ends_no_renewal(redis_url: str, queue: ShardQueue) -> None:
+    """A process without an open file left cannot tell its memory, and has leases all the same."""
+    troubles = [OSError(errno.EMFILE, "too many open files (made up)")]
+
+    def about() -> dict[str, str]:
+        if troubles:
+            raise troubles.pop()
+        return {"state": "idle"}
+
+    with heartbeat_client(redis_url) as client:
+        keeper = LeaseKeeper(ShardQueue(client), "r.2", LEASE_MS, 1_000, about)
+        keeper.start()
+        wait_until(lambda: "r.2" in {one.worker for one in queue.renderers()}, "its beat")
+        keeper.stop()
 
 
 @pytest.mark.parametrize("state", ["cancel", "pause"])
