@@ -91,9 +91,14 @@ class Scheduler:
         beats.start()
         chores = Chores(self.settings, self.queue, self.store, self.catalog)
         threads = chores.start(stop, self.leaving.look)
+        looked = False
         while not stop.is_set():
             began = time.thread_time()
             try:
+                if not looked:
+                    # Who shares a device says so: else each counts whole, and some are sent away.
+                    self.leaving.look()
+                    looked = True
                 self.step()
             except (FewstepError, RedisError, RayError) as error:
                 log.warning("step_failed error=%s", error)

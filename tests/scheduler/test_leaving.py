@@ -1,5 +1,6 @@
 """Nodes that go, or are gone: who is told, whose units are offered again, and whose are not."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,9 +11,11 @@ from jobs.redis_client import control_client
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
+from scheduler.chores import Chores
 from scheduler.leaving import Leaving, Nodes
 from scheduler.loop import Scheduler
 from scheduler.pool import PoolActor
+from scheduler.sharing import Sharing
 from tests.jobs.conftest import request_for
 from tests.rendered_jobs import CATALOG
 
@@ -122,3 +125,33 @@ def test_who_has_not_come_yet_and_has_nothing_to_do_any_more_is_withdrawn_at_onc
     # Where some are to be there without work, those on their way are too.
     facts = replace(scheduler.observe(), least=1)
     assert not scheduler.leaving.in_vain(facts)
+
+
+def test_a_scheduler_hears_of_shares_before_it_counts_slots(
+    queue: ShardQueue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is started again finds three renderers on a device: none of them is too many."""
+    stop = threading.Event()
+
+    class Device(Cluster):
+        """One, of which three renderers have a third each."""
+
+        def __init__(self) -> None:
+            super().__init__(there=[PoolActor(name, ENGINE) for name in "abc"])
+            self.sharing = Sharing(4)
+
+        def hear(self, renderers: Sequence[RendererRecord]) -> None:
+            self.sharing.hear(renderers)
+
+        def slots(self) -> int:
+            stop.set()
+            return self.sharing.slots([one.name for one in self.there], 1)
+
+    for name in "abc":
+        queue.heartbeat(f"{name}.1", {"actor": name, "engine_key": ENGINE, "share": "0.3333"})
+    queue.submit(request_for("job", engine_key=ENGINE, images=30, shard_images=10))
+    monkeypatch.setattr(Chores, "start", lambda *_: [])
+    cluster = Device()
+    scheduler = Scheduler(Settings(), queue, store, CATALOG, cluster)  # type: ignore[arg-type]
+    scheduler.run(stop)
+    assert cluster.told == []
