@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jobs.client_follow import AWAY
 from jobs.job import JobView
 
 #: Asked for the stages of a job's latest shards; None: this bar shows none.
@@ -92,7 +93,11 @@ class _Split:
         if self._ask is None or view.done == self._done or now < self._next:
             return
         self._done, self._next = view.done, now + ASK_S
-        self.text = split_words(self._ask())
+        try:
+            self.text = split_words(self._ask())
+        except AWAY:
+            # Whoever follows the job bears an API or a store that is away; the last words stay.
+            return
 
 
 @contextmanager

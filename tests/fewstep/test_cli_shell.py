@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from rich.console import Console
@@ -18,7 +18,7 @@ from fewstep.cli import EPILOG, app
 from fewstep.progress import job_bar, split_words
 from fewstep.report import show_pairs, show_table
 from jobs import errors
-from jobs.errors import FewstepError
+from jobs.errors import FewstepError, Unreachable
 from jobs.job import JobView
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,6 +182,20 @@ def test_the_bar_has_rate_time_left_and_stages() -> None:
         assert words in text
     assert "device-bound" in text
     assert "text encoding" not in text, "less than a hundredth is not told"
+
+
+def test_stages_that_nobody_tells_do_not_end_the_watch() -> None:
+    """They are read from the store, which may be away while the job is only waiting for it."""
+
+    def away() -> NoReturn:
+        raise Unreachable("the store does not answer (made up)")
+
+    screen = Console(file=io.StringIO(), force_terminal=True, width=160)
+    with job_bar(100, away, screen) as bar:
+        bar(view(40))
+        bar(view(41))
+    assert isinstance(screen.file, io.StringIO)
+    assert "41/100" in screen.file.getvalue()
 
 
 def test_markup_in_a_reason_is_only_text() -> None:
