@@ -14,6 +14,7 @@ from jobs.client import Client
 from jobs.errors import FewstepError
 from jobs.recipe import Weights
 from jobs.settings import Settings
+from workers.s3_weights import in_s3
 from workers.weights import locate
 
 
@@ -59,19 +60,24 @@ def _models(settings: Settings) -> Iterator[Finding]:
         ("vae", catalog.vaes),
         ("accelerator", catalog.accelerators),
         ("style", catalog.styles),
+        ("filter", {name: one for name, one in catalog.filters.items() if one.source}),
     )
     for kind, entries in tables:
         for name, entry in entries.items():
-            yield _weights(f"{kind} {name}", entry.weights, hub=settings.hub_access)
+            yield _weights(f"{kind} {name}", entry.weights, settings)
 
 
-def _weights(name: str, weights: Weights, *, hub: bool) -> Finding:
+def _weights(name: str, weights: Weights, settings: Settings) -> Finding:
     try:
+        if weights.source.startswith("s3://"):
+            found = in_s3(weights, settings)
+            size = sum(one.bytes for one in found) / 1e9
+            return Finding(name, "ok", f"{len(found)} objects, {size:.2f} GB, in {weights.source}")
         folder = locate(weights)
     except FewstepError as error:
         if not weights.source.startswith("hub:"):
             return fault(name, error)
-        if hub:
+        if settings.hub_access:
             return Finding(name, "ok", f"{weights.source} will be fetched when it is first used")
         remedy = "set FEWSTEP_HUB_ACCESS=true, or list a folder of yours in FEWSTEP_CATALOG"
         return Finding(name, "warn", f"{weights.source} is not on this machine", remedy)

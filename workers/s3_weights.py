@@ -8,6 +8,7 @@ from jobs.errors import BadConfiguration
 from jobs.objects import ObjectInfo
 from jobs.recipe import Weights
 from jobs.s3_client import s3_clients
+from jobs.settings import Settings
 from jobs.store import Store
 from workers.depot import Depot, temporary
 
@@ -29,8 +30,7 @@ def from_s3(weights: Weights, depot: Depot) -> Path:
             where=weights.source,
             remedy="give s3://bucket/prefix, and FEWSTEP_CACHE_BYTES above 0",
         )
-    address = settings.s3_endpoint or f"AWS S3 in {settings.s3_region}"
-    store = Store(s3_clients(settings)[1], bucket, address, honours_absent=False)
+    store = _store(bucket, settings, patient=True)
     try:
         objects = _listed(store, prefix, weights)
         name = _name(weights.source, objects)
@@ -43,6 +43,21 @@ def from_s3(weights: Weights, depot: Depot) -> Path:
     finally:
         store.close()
     return entry / PurePosixPath(prefix).name if prefix.endswith(".safetensors") else entry
+
+
+def in_s3(weights: Weights, settings: Settings) -> list[ObjectInfo]:
+    """The objects that nodes would copy; nothing is copied. Raises as `from_s3`, within seconds."""
+    bucket, _, prefix = weights.source.removeprefix("s3://").partition("/")
+    store = _store(bucket, settings, patient=False)
+    try:
+        return _listed(store, prefix, weights)
+    finally:
+        store.close()
+
+
+def _store(bucket: str, settings: Settings, *, patient: bool) -> Store:
+    address = settings.s3_endpoint or f"AWS S3 in {settings.s3_region}"
+    return Store(s3_clients(settings)[patient], bucket, address, honours_absent=False)
 
 
 def _listed(store: Store, prefix: str, weights: Weights) -> list[ObjectInfo]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from fewstep import doctor
 from fewstep.doctor import examine
 from fewstep.doctor_jobs import queue_found
 from fewstep.doctor_leftovers import leftovers_found
@@ -394,3 +395,27 @@ def test_all_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["model tiny"].level == "ok"
     assert all(one.remedy for one in found.values() if one.level == "fail")
     assert os.environ["FEWSTEP_S3_SECRET_KEY"] not in str(found)
+
+
+# ---- weights ----
+
+
+def test_weights_in_a_store_are_looked_for_there(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are copied to nodes, not to whoever asks the doctor."""
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(
+        "".join(
+            f"""[{kind}s.{name}]
+kind = "clip"
+source = "s3://{house.store.bucket}/weights/{name}"
+"""
+            for kind, name in (("filter", "there"), ("filter", "gone"))
+        )
+    )
+    house.store.put("weights/there/model.safetensors", b"12345678")
+    settings = house.settings.model_copy(update={"catalog": catalog})
+    found = list(doctor._models(settings))
+    assert_says(only(iter(found), "filter there"), "ok", "1 objects", "weights/there")
+    assert_says(only(iter(found), "filter gone"), "fail", "no object", "weights/gone")
