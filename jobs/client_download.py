@@ -24,6 +24,9 @@ TIMEOUT_S = 60.0
 #: Folders whose files keep their names only while they are the same; those without a digest are
 #: known by their size there.
 _LASTING = ("train/", "images/", "data/", "imagefolder/", "thumbnails/")
+#: Whose dataset it is comes first, so that a copy that was cut is known for it; what tells a reader
+#: that all is there comes last, here as in the store.
+_PLACES = {"job.json": -1, "_SUCCESS": 1}
 #: Told of each file: bytes there, bytes in all.
 Progress = Callable[[int, int], None]
 
@@ -77,9 +80,8 @@ class Copying:
                     self._right.add(file["name"])
                 return file["bytes"], anew
 
-            # What tells a reader that all is there comes last, here as in the store.
-            for last in (False, True):
-                some = [file for file in files if (file["name"] == "_SUCCESS") == last]
+            for place in (-1, 0, 1):
+                some = [file for file in files if _PLACES.get(file["name"], 0) == place]
                 for size, anew in _at_once(copy, some):
                     there, self.copied = there + size, self.copied + anew
                     self._progress(there, total)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pyarrow as pa
@@ -170,7 +170,10 @@ def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
 class Links(BaseHTTPRequestHandler):
     """A store whose old links are refused and whose new ones work."""
 
+    asked: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         old = self.path.startswith("/old/")
         self.send_response(403 if old else 200)
         self.send_header("Content-Length", "0" if old else "3")
@@ -179,6 +182,26 @@ class Links(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing on standard error."""
+
+
+@pytest.fixture
+def links() -> Iterator[str]:
+    """Where that store is."""
+    Links.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Links) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def linked(base: str, *pairs: tuple[str, str]) -> list[dict[str, object]]:
+    """Files by their names and the age of their links."""
+    return [
+        {"name": name, "bytes": 3, "sha256": "", "link": f"{base}/{age}/{name}"}
+        for name, age in pairs
+    ]
 
 
 def _watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -195,36 +218,31 @@ def _watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_links_that_ran_out_are_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    links: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Links) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            base = f"http://127.0.0.1:{server.server_port}"
+    def files(first: str, second: str) -> list[dict[str, object]]:
+        return linked(links, ("train/a", first), ("_SUCCESS", second))
 
-            def files(first: str, second: str) -> list[dict[str, object]]:
-                pairs = [("train/a", first), ("_SUCCESS", second)]
-                return [
-                    {"name": name, "bytes": 3, "sha256": "", "link": f"{base}/{age}/{name}"}
-                    for name, age in pairs
-                ]
+    copying = Copying(tmp_path, lambda *_: None, trust_env=False)
+    assert not copying.take(files("new", "old"))
+    seen = _watched(monkeypatch)
+    assert copying.take(files("new", "new"))
+    assert copying.copied == 2
+    # What is known to be right is not read again with each new set of links: of a large dataset
+    # that takes longer than links work.
+    assert "a" not in seen
+    stuck = Copying(tmp_path / "b", lambda *_: None, trust_env=False)
+    assert not stuck.take(files("old", "old"))
+    with pytest.raises(FewstepError, match="refuses the links"):
+        stuck.take(files("old", "old"))
 
-            copying = Copying(tmp_path, lambda *_: None, trust_env=False)
-            assert not copying.take(files("new", "old"))
-            seen = _watched(monkeypatch)
-            assert copying.take(files("new", "new"))
-            assert copying.copied == 2
-            # What is known to be right is not read again with each new set of links: of a large
-            # dataset that takes longer than links work.
-            assert "a" not in seen
-            stuck = Copying(tmp_path / "b", lambda *_: None, trust_env=False)
-            assert not stuck.take(files("old", "old"))
-            with pytest.raises(FewstepError, match="refuses the links"):
-                stuck.take(files("old", "old"))
-        finally:
-            server.shutdown()
-            thread.join()
+
+def test_whose_dataset_it_is_is_copied_first(links: str, tmp_path: Path) -> None:
+    """By it a folder that was cut short is known again, and goes on to be filled."""
+    many = [(f"data/train-{number:05d}.parquet", "new") for number in range(9)]
+    files = linked(links, *many, ("job.json", "new"), ("_SUCCESS", "new"))
+    assert Copying(tmp_path, lambda *_: None, trust_env=False).take(files)
+    assert (Links.asked[0], Links.asked[-1]) == ("/new/job.json", "/new/_SUCCESS")
 
 
 def test_an_unfinished_dataset_is_not_copied(fewstep: Client, tmp_path: Path) -> None:
