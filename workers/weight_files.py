@@ -20,7 +20,10 @@ def forbid_remote_code(*, hub_access: bool) -> None:
     No code that comes with weights is run, and without `hub_access` no hub is asked.
     """
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
-    if not hub_access:
+    if hub_access:
+        # Our image sets it for all who say nothing.
+        os.environ.pop("HF_HUB_OFFLINE", None)
+    else:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 

@@ -103,10 +103,17 @@ def test_code_beside_weights_is_never_run(base: Path, tmp_path: Path) -> None:
         assert not ran.exists()
 
 
-def test_a_renderers_process_runs_no_remote_code_and_asks_no_hub() -> None:
-    code = """
+@pytest.mark.parametrize(
+    ("hub_access", "before", "offline"),
+    # The image says "1", so that no process of it asks a hub unless the operator wants it.
+    [(False, {}, True), (True, {"HF_HUB_OFFLINE": "1"}, False)],
+)
+def test_a_renderers_process_runs_no_remote_code_and_asks_a_hub_only_where_it_may(
+    hub_access: bool, before: dict[str, str], offline: bool
+) -> None:
+    code = f"""
 from workers.weight_files import forbid_remote_code
-forbid_remote_code(hub_access=False)
+forbid_remote_code(hub_access={hub_access})
 from diffusers.utils.constants import DIFFUSERS_DISABLE_REMOTE_CODE
 from huggingface_hub.constants import HF_HUB_OFFLINE
 print(DIFFUSERS_DISABLE_REMOTE_CODE, HF_HUB_OFFLINE)
@@ -115,6 +122,6 @@ print(DIFFUSERS_DISABLE_REMOTE_CODE, HF_HUB_OFFLINE)
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "DIFF"))
     }
     said = subprocess.run(
-        [sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=bare | before, capture_output=True, text=True, check=True
     )
-    assert said.stdout.split() == ["True", "True"]
+    assert said.stdout.split() == ["True", str(offline)]
