@@ -1,5 +1,6 @@
 -- What every part of the queue's script stands on. The parts, in this order, are one script:
--- queue_base, queue_order (who is next), queue_steps (what becomes of a unit), queue_limits, shard_queue (the ops).
+-- queue_base, queue_order (who is next), queue_steps (what becomes of a unit); then the ops: queue_limits,
+-- queue_jobs, queue_presence, shard_queue.
 --
 -- KEYS[1] key prefix with its hash tag; every key begins with it, so the queue lives in one slot
 -- ARGV[1] op    ARGV[2] now in ms, '0' for the server's clock (tests override)    ARGV[3..] arguments
@@ -55,3 +56,5 @@ local function event(kind, j, u, ...)
     'time', int(now), 'images', f[1] or '0', 'done', f[2] or '0', 'failed', f[3] or '0',
     'dead', f[4] or '0', ...)
 end
+
+local ops = {}

@@ -1,8 +1,9 @@
--- Limits of a job: it is stopped at one, and let go on beyond it. Runs after queue_steps.lua.
+-- Ops on the limits of a job: it is stopped at one, and let go on beyond it. Runs after queue_steps.lua.
 
 -- A limit is reached: no unit is handed out any more, those in flight are given back at their next
 -- batch, and the job is closed with what it has.
-local function stop_at(j, limit)
+function ops.stop() -- job limit -> the state it is in now
+  local j, limit = ARGV[3], ARGV[4]
   local f = get(j, 'state', 'units', 'restoring')
   if not f[1] then return 'unknown' end
   if not live(f[1]) or f[3] == '1' then return f[1] end
@@ -32,7 +33,8 @@ local function let_through(j, images, cut)
   activate(j)
 end
 
-local function limit(j, images, cut, device_ms, deadline_ms)
+function ops.limit() -- job images cut max_device_ms deadline_ms -> the state it is in
+  local j, images, cut, device_ms, deadline_ms = unpack(ARGV, 3, 7)
   local f = get(j, 'state', 'restoring')
   if not f[1] then return 'unknown' end
   if f[2] == '1' then return 'restoring' end
@@ -43,7 +45,8 @@ local function limit(j, images, cut, device_ms, deadline_ms)
 end
 
 -- A closed job, so that it may be read back from the store as one that goes on.
-local function forget(j)
+function ops.forget() -- job -> the state it was in
+  local j = ARGV[3]
   local f = get(j, 'state', 'tenant')
   if f[1] ~= 'closed' then return f[1] or 'unknown' end
   for _, name in ipairs({ 'job', 'bits', 'split', 'parts', 'tail', 'dead', 'winners' }) do

@@ -9,7 +9,10 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-_FILES = ("queue_base", "queue_order", "queue_steps", "queue_limits", "shard_queue")
+_FILES = (
+    *("queue_base", "queue_order", "queue_steps"),
+    *("queue_limits", "queue_jobs", "queue_presence", "shard_queue"),
+)
 _DEFINITION = re.compile(r"(?:local function (\w+)|local ([\w, ]+) =|function ops\.(\w+))")
 
 

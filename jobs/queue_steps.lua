@@ -1,4 +1,4 @@
--- What the ops of shard_queue.lua are made of: leases, and what became of a unit.
+-- What the ops are made of: leases, and what became of a unit.
 
 -- ---- leases ----
 

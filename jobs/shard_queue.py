@@ -1,4 +1,4 @@
-"""The queue of shards in Redis: one typed method per op of `shard_queue.lua`.
+"""The queue of shards in Redis: one typed method per op of its Lua (`shard_queue.lua` and others).
 
 Every method may be called again with the same arguments when its reply was lost: the second call
 changes nothing. All raise Unreachable when Redis does not answer or refuses writes.
