@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable
 
 from jobs.pictures import PictureFile
 
-#: Seconds after which a file is made anew: those of a dataset that was deleted must go.
+#: Seconds after which a file is made anew. Whoever keeps what may be deleted asks before each
+#: use whether it is still there; this is for what nobody asks for any more.
 KEEP_S = 600.0
 
 

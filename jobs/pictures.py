@@ -7,14 +7,16 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import TypeVar
 
 import pyarrow.parquet as pq
 
 from jobs.errors import NotFound
-from jobs.extent import Extent, own_block
+from jobs.extent import Block, Extent, own_block
 from jobs.items import manifests_of, retried_manifests
 from jobs.job import Job
 from jobs.layout import JobLayout
@@ -29,8 +31,11 @@ _BLOCK = 512
 SHARDS_KEPT = 64
 #: Whole shards whose manifests are kept in memory, and how long those of later rounds are.
 UNITS_KEPT, LATER_S = 256, 5.0
+#: Seconds for which a tar that was there is taken to be there still.
+SEEN_S = 1.0
 #: Units that are looked at for one with a picture.
 FIRST_SCAN = 20
+T = TypeVar("T")
 TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -53,6 +58,10 @@ class PictureFile:
     sha256: str
 
 
+class _Gone(NotFound):
+    """What is remembered of a shard is of files that were deleted since."""
+
+
 class Pictures:
     """Reads single pictures of committed shards, and remembers where those of a shard lie."""
 
@@ -65,37 +74,68 @@ class Pictures:
         self._whole: OrderedDict[tuple[str, int], list[Manifest]] = OrderedDict()
         #: Root -> until when, and what later rounds are: one page asks for a hundred pictures.
         self._later: dict[str, tuple[float, Extent, list[Manifest]]] = {}
+        #: Key of a tar -> until when it need not be looked for again.
+        self._seen: dict[str, float] = {}
 
     def read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
         """The picture of an image; raises NotFound where there is none (yet)."""
-        try:
-            return self._read(layout, job, image)
-        except NotFound:
-            if not self.forget(layout):
-                raise
-            return self._read(layout, job, image)
+        return self._twice(layout, lambda: self.fetch(layout, *self._locate(layout, job, image)))
+
+    def locate(self, layout: JobLayout, job: Job, image: int) -> tuple[Manifest, Place]:
+        """The unit that has an image's picture, and where; raises NotFound where there is none
+        (yet), or none any more. What was deleted is known to be for `SEEN_S` at most."""
+        return self._twice(layout, lambda: self._locate(layout, job, image))
 
     def forget(self, layout: JobLayout) -> bool:
         """Forget what is known of a job's shards: they may have been written anew under other
         names. Whether there was something to forget."""
         with self._lock:
-            known = [key for key in self._whole if key[0] == layout.root]
-            for key in known:
+            whole = [key for key in self._whole if key[0] == layout.root]
+            for key in whole:
                 del self._whole[key]
-        return bool(known)
+            seen = [key for key in self._seen if key.startswith(layout.shards)]
+            for one in seen:
+                del self._seen[one]
+        return bool(whole or seen)
 
-    def _read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
-        extent = self._extent(layout, job, image)
-        shard, at = extent.shard(image), extent.place(image)
-        for manifest in self.units(layout, job, shard):
+    def _twice(self, layout: JobLayout, look: Callable[[], T]) -> T:
+        """Look again where what is remembered of a job may be no longer true."""
+        try:
+            return look()
+        except NotFound as error:
+            if not self.forget(layout) and not isinstance(error, _Gone):
+                raise
+            return look()
+
+    def check(self, layout: JobLayout, manifest: Manifest) -> None:
+        """Raise NotFound where a unit's tar is gone: deleted, or written anew without some rows."""
+        key, now = layout.shards + manifest.tar.name, time.monotonic()
+        with self._lock:
+            if self._seen.get(key, 0.0) > now:
+                return
+        if self._store.head(key) is None:
+            with self._later_lock:
+                self._later.pop(layout.root, None)
+            raise _Gone("the shard is there no more", where=key)
+        with self._lock:
+            if len(self._seen) >= SHARDS_KEPT:
+                self._seen = {one: until for one, until in self._seen.items() if until > now}
+            self._seen[key] = now + SEEN_S
+
+    def _locate(self, layout: JobLayout, job: Job, image: int) -> tuple[Manifest, Place]:
+        block = self._extent(layout, job, image).block_of(image)
+        at = block.place(image)
+        for manifest in self.units(layout, job, at // job.shard_images, block):
             if manifest.first <= at < manifest.stop:
                 place = self.places(layout, manifest).get(image)
                 if place is not None:
-                    return self.fetch(layout, manifest, place)
+                    self.check(layout, manifest)
+                    return manifest, place
         for manifest in self._rounds(layout, job)[1]:
             place = self.places(layout, manifest).get(image)
             if place is not None:
-                return self.fetch(layout, manifest, place)
+                self.check(layout, manifest)
+                return manifest, place
         raise NotFound(
             "there is no picture of this image",
             where=f"{job.id}, image {image}",
@@ -112,16 +152,20 @@ class Pictures:
                 return self.fetch(layout, manifest, places[min(places)])
         raise NotFound("there is no picture of this job yet", where=layout.job_id)
 
-    def units(self, layout: JobLayout, job: Job, shard: int) -> list[Manifest]:
-        """What is committed of a shard, as the dataset numbers it."""
+    def units(
+        self, layout: JobLayout, job: Job, shard: int, block: Block | None = None
+    ) -> list[Manifest]:
+        """What is committed of a shard, as the dataset numbers it; `block`: the one it is of,
+        where that is known and not the job's own."""
         key = (layout.root, shard)
         with self._lock:
             if key in self._whole:
                 self._whole.move_to_end(key)
                 return self._whole[key]
         found = manifests_of(self._store, layout, range(shard, shard + 1))
-        images = min(job.shard_images, job.images - shard * job.shard_images)
-        if shard < job.shards and sum(one.count for one in found) == images:
+        block = block or own_block(job)
+        images = block.images - (shard - block.first_shard) * job.shard_images
+        if sum(one.count for one in found) == min(job.shard_images, images):
             with self._lock:
                 self._whole[key] = found
                 while len(self._whole) > UNITS_KEPT:

@@ -42,6 +42,8 @@ class ShardSheets:
                 where=f"{job.id}, shard {shard}",
                 remedy="it is not committed yet, or all its images failed",
             )
+        for one in units:
+            self._pictures.check(layout, one)
         # A split shard has more of itself a moment later.
         key = tuple(one.parquet.sha256 for one in units)
         return self._kept.get((layout.root, *key), lambda: self._make(layout, units))

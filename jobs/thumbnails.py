@@ -4,10 +4,10 @@ import io
 
 from PIL import Image
 
-from jobs.job import Job
 from jobs.kept import KeptFiles
 from jobs.layout import JobLayout
-from jobs.pictures import PictureFile, Pictures
+from jobs.manifest import Manifest
+from jobs.pictures import PictureFile, Pictures, Place
 
 #: Pixels of the longer side; a picture that is no larger is shown as it is.
 SIDE = 256
@@ -23,10 +23,10 @@ class Thumbnails:
         self._pictures = pictures
         self._kept = KeptFiles(KEPT)
 
-    def read(self, layout: JobLayout, job: Job, image: int) -> PictureFile:
-        """The small picture of an image; raises NotFound where there is none (yet)."""
-        key = (layout.root, image)
-        return self._kept.get(key, lambda: _small(self._pictures.read(layout, job, image)))
+    def read(self, layout: JobLayout, manifest: Manifest, place: Place) -> PictureFile:
+        """The small form of a picture that was located; raises NotFound where it just went."""
+        key = (layout.root, place.sha256)
+        return self._kept.get(key, lambda: _small(self._pictures.fetch(layout, manifest, place)))
 
     def first(self, layout: JobLayout) -> PictureFile:
         """That of the first picture that lies in the store; raises NotFound."""

@@ -1,7 +1,5 @@
 """Pictures for the page: one as it is, or small; a plain frame where there is none."""
 
-import re
-
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -19,8 +17,6 @@ router = APIRouter(route_class=PageRoute, prefix="/jobs/{job_id}", tags=["page"]
 
 #: Kept by the browser, and asked for again each time: who has signed out sees none of them.
 _KEPT = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-#: A tag of a picture's as we give it.
-_TAG = re.compile(r'"[0-9a-f]{64}(-\d+)?"')
 _MISSING = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -35,8 +31,7 @@ async def cover(request: Request, job_id: JobId, services: LooksAtPictures) -> R
             services.views.accepted(job_id)
             return _frame()
         # It may be another one than a moment ago.
-        same = request.headers.get("if-none-match") == f'"{found.sha256}"'
-        return _unchanged() if same else _sent(found)
+        return _sent(request, found)
 
     return await run_sync(make, limiter=services.house.makers)
 
@@ -49,10 +44,12 @@ async def thumb(
 
     def make() -> Response:
         job, layout = services.views.accepted(job_id), services.views.layout(job_id)
-        if _has_it(request):
-            return _unchanged()
         try:
-            return _sent(services.house.thumbnails.read(layout, job, image))
+            # Before the browser is told to show what it has: it may have been deleted since.
+            manifest, place = services.house.pictures.locate(layout, job, image)
+            if _has_it(request, place.sha256):
+                return _unchanged()
+            return _sent(request, services.house.thumbnails.read(layout, manifest, place))
         except NotFound:
             return _frame()
 
@@ -60,13 +57,15 @@ async def thumb(
 
 
 @router.get("/shards/{shard}/sheet")
-async def sheet(job_id: JobId, shard: ShardNumber, services: LooksAtPictures) -> Response:
+async def sheet(
+    request: Request, job_id: JobId, shard: ShardNumber, services: LooksAtPictures
+) -> Response:
     """The contact sheet of a shard."""
 
     def make() -> Response:
         job, layout = services.views.accepted(job_id), services.views.layout(job_id)
         try:
-            return _sent(services.house.sheets.read(layout, job, shard))
+            return _sent(request, services.house.sheets.read(layout, job, shard))
         except NotFound:
             return _frame()
 
@@ -77,21 +76,25 @@ async def sheet(job_id: JobId, shard: ShardNumber, services: LooksAtPictures) ->
 def file(request: Request, job_id: JobId, image: ImageIndex, services: LooksAtPictures) -> Response:
     """A picture as it lies in its shard."""
     job, layout = services.views.accepted(job_id), services.views.layout(job_id)
-    if _has_it(request):
+    manifest, place = services.house.pictures.locate(layout, job, image)
+    if _has_it(request, place.sha256):
         return _unchanged()
-    return _sent(services.house.pictures.read(layout, job, image))
+    return _sent(request, services.house.pictures.fetch(layout, manifest, place))
 
 
-def _has_it(request: Request) -> bool:
-    """Whether the browser has the picture already: a committed one never changes."""
-    return _TAG.fullmatch(request.headers.get("if-none-match", "")) is not None
+def _has_it(request: Request, sha256: str) -> bool:
+    """Whether the browser has this picture already, as it is or small."""
+    tag = request.headers.get("if-none-match", "").strip('"')
+    return tag.partition("-")[0] == sha256
 
 
 def _unchanged() -> Response:
     return Response(status_code=304, headers=_KEPT)
 
 
-def _sent(found: PictureFile) -> Response:
+def _sent(request: Request, found: PictureFile) -> Response:
+    if request.headers.get("if-none-match") == f'"{found.sha256}"':
+        return _unchanged()
     headers = _KEPT | {"ETag": f'"{found.sha256}"'}
     return Response(found.data, media_type=found.media_type, headers=headers)
 

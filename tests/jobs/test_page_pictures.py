@@ -10,9 +10,11 @@ import pytest
 
 from jobs import pictures, thumbnails
 from jobs.api.house import MAKERS
+from jobs.discard import discard_job
 from jobs.kept import KEEP_S, KeptFiles
 from jobs.pictures import PictureFile
 from jobs.shard_queue import ShardQueue
+from jobs.store import Store
 from tests.api_calls import layout_of, submit
 from tests.api_renderer import render_shards
 from tests.api_servers import RunningApi
@@ -86,6 +88,51 @@ def test_what_is_kept_is_bounded_in_bytes_and_time() -> None:
     get(1), get(1)
     assert made == [0, 1, 2, 1, 1], "what may have been deleted is not shown for ever"
     assert kept._bytes == 80
+
+
+def test_a_deleted_dataset_shows_nothing_that_was_kept(
+    http: httpx.Client, api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither from the API's memory, nor from that of a browser, which asks with a tag."""
+    monkeypatch.setattr(pictures, "SEEN_S", 0.0)
+    job_id = submit(http, {"job": {"shard_images": 2}, "prompts": ["a"] * 4})
+    render_shards(api, job_id)
+    paths = [f"/jobs/{job_id}/{rest}" for rest in ("cover", "pictures/3/thumb", "shards/1/sheet")]
+    paths += [f"/jobs/{job_id}/pictures/3/file"]
+    tags = {}
+    for path in paths:
+        tags[path] = {"If-None-Match": http.get(path).headers["etag"]}
+        assert http.get(path, headers=tags[path]).status_code == 304
+        assert http.get(path, headers={"If-None-Match": f'"{"0" * 64}"'}).status_code == 200
+    discard_job(api.store, layout_of(api, job_id))
+    for path in paths:
+        for headers in ({}, tags[path]):
+            gone = http.get(path, headers=headers)
+            nothing = (
+                (404, "text/html; charset=utf-8") if "file" in path else (200, "image/svg+xml")
+            )
+            assert (gone.status_code, gone.headers["content-type"]) == nothing, path
+    assert http.get(f"/v1/jobs/{job_id}/items/3/picture").status_code == 404
+
+
+def test_a_tar_is_looked_for_once_for_a_page_of_pictures(
+    http: httpx.Client, api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "SEEN_S", 600.0)
+    job_id = submit(http, {"job": {"shard_images": 6}, "prompts": ["a"] * 6})
+    render_shards(api, job_id)
+    paths = [f"/jobs/{job_id}/pictures/{image}/thumb" for image in range(6)]
+    tags = [{"If-None-Match": http.get(path).headers["etag"]} for path in paths]
+    asked, real = list[str](), Store._read
+
+    def counted(store: Store, key: str, *some: Any) -> Any:
+        asked.append(key)
+        return real(store, key, *some)
+
+    monkeypatch.setattr(Store, "_read", counted)
+    for path, tag in zip(paths, tags, strict=True):
+        assert http.get(path, headers=tag).status_code == 304
+    assert [key for key in asked if "/train/" in key] == []
 
 
 @pytest.fixture
@@ -163,13 +210,16 @@ def test_the_coverage_of_a_dataset_that_grows(http: httpx.Client, shop: Workshop
 
 
 def test_what_is_dropped_is_gone_from_pictures_shards_and_coverage(
-    http: httpx.Client, shop: Workshop
+    http: httpx.Client, shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pictures, "SEEN_S", 0.0)
     rows = [{"prompt": "a", "label": label} for label in ("star", "ring", "star", "ring")]
     job_id = submit(http, {"job": {"name": "dropped", "shard_images": 2}, "prompts": rows})
     render(shop, job_id, set())
     paths = [f"/v1/jobs/{job_id}/items/{image}/picture" for image in range(4)]
     before = [http.get(path).content for path in paths]
+    small = [f"/jobs/{job_id}/pictures/{image}/thumb" for image in range(4)]
+    tags = [{"If-None-Match": http.get(path).headers["etag"]} for path in small]
 
     def labels() -> dict[str, int]:
         (column,) = http.get(f"/v1/jobs/{job_id}/coverage").json()["columns"]
@@ -182,6 +232,9 @@ def test_what_is_dropped_is_gone_from_pictures_shards_and_coverage(
     after = [http.get(path) for path in paths]
     assert [reply.status_code for reply in after] == [200, 200, 404, 200]
     assert [after[n].content for n in (0, 1, 3)] == [before[n] for n in (0, 1, 3)]
+    kept = [http.get(path, headers=tag) for path, tag in zip(small, tags, strict=True)]
+    assert [reply.status_code for reply in kept] == [304, 304, 200, 304]
+    assert kept[2].headers["content-type"] == "image/svg+xml"
     shards = http.get(f"/v1/jobs/{job_id}/shards").json()["shards"]
     assert [(one["shard"], one["ok"]) for one in shards] == [(0, 2), (1, 1)]
     for rest in ("coverage", "shards", "pictures", "shards/1/sheet"):
