@@ -52,7 +52,7 @@ async def drop(
     """
     asked = await read_body(request, DropRequest)
     key = idempotency_key if idempotency_key is not None else uuid.uuid4().hex
-    return await run_in_threadpool(_drop, services, job_id, asked.where, key, dry_run)
+    return await run_in_threadpool(dropped, services, job_id, asked.where, key, dry_run)
 
 
 @router.post(
@@ -74,7 +74,8 @@ def undo(job_id: JobId, services: UsesServices) -> Dropped:
     )
 
 
-def _drop(services: Services, job_id: str, where: str, key: str, dry_run: bool) -> Dropped:
+def dropped(services: Services, job_id: str, where: str, key: str, dry_run: bool) -> Dropped:
+    """Take rows out, or only look which; raises what `drop_rows` does."""
     job, prefix = services.views.accepted(job_id), services.settings.s3_prefix
     if dry_run:
         return look(services.store, prefix, services.tenant, job_id, where)

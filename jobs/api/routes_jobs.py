@@ -1,6 +1,6 @@
 """Routes of jobs that exist: list, show, follow, fetch, and change their course."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -210,15 +210,20 @@ async def change_job(job_id: JobId, request: Request, services: UsesServices) ->
 
     A job that stopped at a limit goes on where that is raised.
     """
-    body = await read_object(request, limit=10_000)
+    change = checked_change(await read_object(request, limit=10_000))
+    return await run_in_threadpool(changed, services, job_id, change)
+
+
+def checked_change(fields: dict[str, Any]) -> Change:
+    """What of a job is to change; raises Refused naming the field that is wrong."""
     try:
-        change = Change.model_validate(body)
+        return Change.model_validate(fields)
     except ValidationError as error:
         raise_invalid(error, "")
-    return await run_in_threadpool(_changed, services, job_id, change)
 
 
-def _changed(services: Services, job_id: str, change: Change) -> JobView:
+def changed(services: Services, job_id: str, change: Change) -> JobView:
+    """Change limits and priority; raises InvalidInput, and Conflict where the job is over."""
     limits = {name: getattr(change, name) for name in OPTIONS if name in change.model_fields_set}
     if change.priority is None and not limits:
         raise InvalidInput("nothing is to be changed", where="body", remedy='{"max_images": 20000}')

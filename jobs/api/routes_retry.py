@@ -137,20 +137,21 @@ async def extend(
         async with read_form(request) as (text, prompts):
             wanted = _wanted(parse_object(text, "job"))
             rows = read_rows(prompts.file, prompts.source, prompts.name, wanted.source)
-            done = await run_in_threadpool(_extend, services, job_id, wanted.repeats, rows, key)
+            done = await run_in_threadpool(extended, services, job_id, wanted.repeats, rows, key)
     else:
         body = await read_object(request)
         prompts_given = "prompts" in body
         inline = checked_inline(body.pop("prompts", None)) if prompts_given else ()
         wanted = _wanted(body)
         given = read_inline(inline, wanted.source) if prompts_given else None
-        done = await run_in_threadpool(_extend, services, job_id, wanted.repeats, given, key)
+        done = await run_in_threadpool(extended, services, job_id, wanted.repeats, given, key)
     return _later(done, response)
 
 
-def _extend(
+def extended(
     services: Services, job_id: str, repeats: int, rows: Iterable[Row] | None, key: str
 ) -> Submission:
+    """Add repeats or rows; raises what `extend_job` does."""
     services.views.accepted(job_id)
     return extend_job(
         services.store,

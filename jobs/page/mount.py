@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from jobs.page import (
+    routes_change,
     routes_cluster,
     routes_coverage,
     routes_grid,
@@ -23,6 +24,7 @@ PARTS = (
     routes_pictures,
     routes_grid,
     routes_coverage,
+    routes_change,
     routes_job,
 )
 

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from jobs.api import routes_coverage
 from jobs.api.routes_jobs import JobId
 from jobs.page.coverage_charts import column_chart, pair_charts
+from jobs.page.look_alikes import AtTheEnd, at_the_end
 from jobs.page.rendering import page
 from jobs.page.route import PageRoute
 from jobs.page.visitor import Looks
@@ -24,6 +25,7 @@ def coverage(request: Request, job_id: JobId, services: Looks) -> Response:
     """Pictures by value beside what is expected, and why others are missing."""
     view = services.views.view(job_id)
     found = routes_coverage.coverage_now(services, job_id)
+    ended = view.state in TERMINAL
     return page(
         request,
         "coverage.html",
@@ -33,7 +35,8 @@ def coverage(request: Request, job_id: JobId, services: Looks) -> Response:
         found=found,
         columns=[column_chart(one) for one in found.columns],
         pairs=pair_charts(found),
-        ended=view.state in TERMINAL,
+        ended=ended,
+        end=at_the_end(services, job_id) if ended else AtTheEnd(),
     )
 
 

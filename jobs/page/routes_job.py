@@ -1,6 +1,5 @@
 """A job's own page: progress, the live contact sheet, and what may be done about the job."""
 
-import uuid
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Header, Query, Request
@@ -8,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 from sse_starlette import EventSourceResponse
 
-from jobs.api import routes_jobs, routes_retry
+from jobs.api import routes_jobs
 from jobs.api.routes_jobs import JobId
 from jobs.api.sse import EventFan
 from jobs.api.visitor import check_lives
@@ -75,17 +74,6 @@ def priority(
     """Serve the job earlier or later."""
     routes_jobs.set_priority(services, job_id, number)
     return _to_job(job_id)
-
-
-@router.post("/course/retry")
-def retry(
-    job_id: JobId,
-    services: Changes,
-    unfinished: Annotated[bool, Form()] = False,
-) -> Response:
-    """Render what has no picture once more, and show that retry."""
-    found = routes_retry.retry(job_id, services, Response(), uuid.uuid4().hex, unfinished)
-    return _to_job(found.id)
 
 
 @router.post("/course/{what}")

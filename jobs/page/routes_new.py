@@ -1,5 +1,6 @@
 """Submitting from the page: the form, its preview (a dry run), and the job that comes of it."""
 
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,18 +15,22 @@ from jobs.api.body import read_fields
 from jobs.api.routes_submit import in_a_thread, submit_rows
 from jobs.api.services import Services
 from jobs.errors import FewstepError
+from jobs.filters import Policy
 from jobs.items import image_row, items_of
-from jobs.job import Submission
+from jobs.job import Output, Submission
 from jobs.offers import model_offers
-from jobs.page.form import EMPTY, request_from, rows_from, values_again, values_of
+from jobs.page.form import EMPTY, request_from, rows_from, values_again, values_of, wrong_field
 from jobs.page.rendering import HEADERS, fragment, page
 from jobs.page.route import PageRoute
 from jobs.page.visitor import Changes, Looks
+from jobs.page.wishes import LEAST, MOST, POLICY
 from jobs.recipe import Dtype, Sampler
 from jobs.row_recipe import own_recipe
 
 #: Rows of which a preview shows the prompts.
 SHOWN = 12
+#: Fields of the group of filters begin with one of these.
+FILTER_FIELDS = (POLICY, LEAST, MOST, "filters", "accept", "max_tries")
 router = APIRouter(route_class=PageRoute, prefix="/new", tags=["page"])
 
 
@@ -91,6 +96,8 @@ def _form(
     # A key of its own, so that a form that is sent twice is one job; the same one again where the
     # job may be there already, and only the answer was lost.
     known = values.get("key") if status in (429, 503) else None
+    wrong = wrong_field(error, values)
+    touched = {wrong} | {one for one in values if values[one] != EMPTY.get(one, "")}
     return page(
         request,
         "new.html",
@@ -98,6 +105,10 @@ def _form(
         status,
         values=values,
         error=error,
+        wrong=wrong,
+        # Groups of fields are open where one of them is filled in, or wrong.
+        touched=touched,
+        filtered=any(one.startswith(FILTER_FIELDS) for one in touched),
         key=known or uuid.uuid4().hex,
         models=model_offers(services.catalog),
         accelerators=list(services.catalog.accelerators),
@@ -105,6 +116,9 @@ def _form(
         samplers=get_args(Sampler),
         dtypes=get_args(Dtype),
         vaes=["own", *services.catalog.vaes],
+        filters=services.catalog.filters,
+        policies=get_args(Policy),
+        outputs=get_args(Output),
     )
 
 
@@ -114,4 +128,4 @@ def _again(services: Services, job_id: str, image: int) -> dict[str, str]:
     row = image_row(services.store, layout, job, item.image)
     negative = row["negative_prompt"] if row else ""
     own = own_recipe(job.recipe, row) if row else None
-    return values_again(services.catalog, job, item, negative, own)
+    return values_again(services.catalog, job, item, negative, own, time.time_ns() // 1_000_000)
