@@ -6,6 +6,7 @@ committed under a claim of this script's, for an engine that no renderer holds y
 
 import io
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,19 @@ TEMPLATE = {
     "mode": "balanced",
     "count": 120,
 }
+#: What the judge of the tiny model can tell, some of it twice: look-alikes.
+CAPTIONS = [
+    f"a {size} {colour} {shape} in the centre on a white background"
+    for size, colour, shape in itertools.product(("big", "small"), COLOURS, SHAPES[:4])
+]
+WISH = {
+    "filters": [
+        {"name": "prompt_agreement", "at_least": 0.8, "policy": "retry"},
+        {"name": "near_duplicate", "policy": "keep"},
+    ],
+    "accept": 2,
+    "max_tries": 3,
+}
 PROMPTS = [
     f"a {colour} {shape} on a {paper} background"
     for shape, colour, paper in itertools.product(SHAPES, COLOURS, ("white", "black"))
@@ -83,7 +97,8 @@ class Studio:
         def met() -> bool:
             view = self.http.get(f"/v1/jobs/{job_id}").json()
             settled = view["done"] + view["failed"]
-            return view["state"] == "done" or (share < 1 and settled >= share * view["images"])
+            ended = view["state"] in ("done", "stopped")
+            return ended or (share < 1 and settled >= share * view["images"])
 
         wait_until(met, job_id, 600)
 
@@ -150,7 +165,37 @@ def shoot_all(studio: Studio, api: RunningApi) -> None:
     studio.shoot("picture-phone", f"/jobs/{first}/pictures/12", dark=True, phone=True)
     studio.shoot("failed", f"/jobs/{some}/failed")
     studio.shoot("timing", f"/jobs/{first}/timing", dark=True)
+    shoot_wishes(studio)
     shoot_form(studio)
+
+
+def shoot_wishes(studio: Studio) -> None:
+    """What filters and limits came to, and what may be done then."""
+    judged = studio.submit("Judged", CAPTIONS, shard_images=24, priority=9, **WISH)
+    some = studio.submit("A first look", CAPTIONS, shard_images=12, priority=9, max_images=18)
+    studio.wait(judged)
+    studio.wait(some)
+    with studio.opened(f"/jobs/{judged}/coverage", dark=True) as page:
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        page.wait_for_function(LOADED)
+        keep(page, "judged")
+    with studio.opened(f"/jobs/{judged}/change") as page:
+        page.get_by_label("Condition").fill("score_prompt_agreement < 1 and prompt contains 'red'")
+        page.get_by_label("Condition").press("Enter")
+        page.get_by_role("button", name=re.compile("^Drop .* image")).wait_for()
+        page.wait_for_function(LOADED)
+        keep(page, "change")
+    studio.shoot("change-phone", f"/jobs/{some}/change", dark=True, phone=True)
+    with studio.opened("/new") as page:
+        page.get_by_label("Prompts", exact=True).fill("\n".join(CAPTIONS[:6]))
+        page.locator("summary", has_text="Filters").click()
+        judge = page.get_by_role("group", name="prompt_agreement")
+        judge.get_by_label("A picture beyond").select_option("retry")
+        judge.get_by_label("At least").fill("0.8")
+        page.get_by_label("Accepted of each prompt").fill("2")
+        page.locator("#preview .big", has_text="12").wait_for()
+        page.locator("#filters").evaluate("one => one.scrollIntoView()")
+        keep(page, "filters")
 
 
 def shoot_form(studio: Studio) -> None:

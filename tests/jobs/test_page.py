@@ -264,6 +264,7 @@ HOSTILE_PAGES = (
     "/jobs/{job}/timing",
     "/jobs/{job}/coverage",
     "/jobs/{job}/shards",
+    "/jobs/{job}/change",
 )
 TEXTS = [text for text in HOSTILE.values() if not {"\x00", "\ud800"} & set(text)]
 
