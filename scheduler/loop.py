@@ -35,6 +35,7 @@ from scheduler.policy import decide, placement_of
 from scheduler.pool import Pool
 from scheduler.promises import Promises
 from scheduler.recipes import KEPT, Recipes
+from scheduler.sharing import SHARING_FIELDS
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +92,14 @@ class Scheduler:
         beats.start()
         chores = Chores(self.settings, self.queue, self.store, self.catalog)
         threads = chores.start(stop, self.leaving.look)
-        looked = False
+        heard = False
         while not stop.is_set():
             began = time.thread_time()
             try:
-                if not looked:
+                if not heard:
                     # Who shares a device says so: else each counts whole, and some are sent away.
-                    self.leaving.look()
-                    looked = True
+                    self.pool.hear(self.queue.renderers_of(SHARING_FIELDS))
+                    heard = True
                 self.step()
             except (FewstepError, RedisError, RayError) as error:
                 log.warning("step_failed error=%s", error)
