@@ -80,6 +80,7 @@ def load_parts(
     from workers.shapes import BatchShapes
 
     recipe = Recipe.model_validate_json(recipe_json)
+    _hide_devices()
     device = pick_device(settings.threads)
     _check_device(device.type)
     device_memory = _keep_to_share(device.type)
@@ -151,11 +152,23 @@ def _check_device(kind: str) -> None:
         )
 
 
+def _hide_devices() -> None:
+    """A renderer that was given no GPU sees none of its machine's: Ray leaves that to us."""
+    if _in_actor() and not assigned_share():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def _in_actor() -> bool:
+    import ray
+
+    return ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+
+
 def assigned_share() -> float:
     """How much of a GPU Ray gave this process; 0 without Ray or a GPU, and in no actor or task."""
     import ray
 
-    if not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
+    if not _in_actor():
         return 0.0
     return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0))
 
