@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -9,6 +10,8 @@ from typing import Any
 
 #: How long a call is waited for before the one who waits shows that it lives.
 _LOOK_S = 1.0
+#: None: there is no further one.
+_Calls = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
 
 class Overdue(RuntimeError):
@@ -26,8 +29,13 @@ class BoundedCalls:
         self._seconds = seconds
         self._moved = moved
         self._hung = ""
-        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        threading.Thread(target=self._work, name=f"filter-{name}", daemon=True).start()
+        self._calls: _Calls = SimpleQueue()
+        thread = threading.Thread(
+            target=_work, args=(self._calls,), name=f"filter-{name}", daemon=True
+        )
+        thread.start()
+        # Else each filter that nobody holds any more would leave a thread.
+        weakref.finalize(self, self._calls.put, None)
 
     def call(self, work: Callable[[], Any], seconds: float | None = None) -> Any:
         """What `work` returns, within `seconds` if given; raises what it raises, or Overdue."""
@@ -47,11 +55,14 @@ class BoundedCalls:
         self._hung = f"it gave no answer within {limit:g} s"
         raise Overdue(self._hung)
 
-    def _work(self) -> None:
-        while True:
-            future, work = self._calls.get()
-            try:
-                future.set_result(work())
-            # Whatever it raises belongs to whoever waits for the call.
-            except BaseException as error:
-                future.set_exception(error)
+
+def _work(calls: _Calls) -> None:
+    while (one := calls.get()) is not None:
+        future, work = one
+        try:
+            future.set_result(work())
+        # Whatever it raises belongs to whoever waits for the call.
+        except BaseException as error:
+            future.set_exception(error)
+        # The next call may come late, or never: its pictures need not wait for that.
+        del one, future, work

@@ -138,3 +138,16 @@ def test_weights_in_a_store_that_was_away_are_asked_for_again(
         "filter",
         *[""] * 3,
     ]
+
+
+def test_a_filter_that_nobody_holds_any_more_leaves_no_thread(
+    plugin: ModuleType, settings: Settings
+) -> None:
+    plugin.opened.set()
+    before = {*threading.enumerate()}
+    sieve = Sieve(settings, lambda: None)
+    assert None not in scores(sifted(sieve, asked("slow")), "slow")
+    (thread,) = {*threading.enumerate()} - before
+    del sieve
+    thread.join(10)
+    assert not thread.is_alive()
