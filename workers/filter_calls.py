@@ -15,20 +15,21 @@ _Calls = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
 
 class Overdue(RuntimeError):
-    """A call that did not come back in time, or one after it."""
+    """A call that did not come back in time, or one while it has not."""
 
 
 class BoundedCalls:
-    """Makes calls one after another on one thread; after one that hangs, none any more.
+    """Makes calls one after another on one thread; while one hangs, no further one.
 
-    A thread cannot be ended, so what hangs keeps it until its process ends.
+    A thread cannot be ended, so what hangs for good keeps it until its process ends.
     """
 
     def __init__(self, name: str, seconds: float, moved: Callable[[], None]) -> None:
         """`moved` is called while a call is waited for: the sign that the device does not hang."""
         self._seconds = seconds
         self._moved = moved
-        self._hung = ""
+        #: The call that is overdue, and what is said of it.
+        self._late: tuple[Future[Any], str] | None = None
         self._calls: _Calls = SimpleQueue()
         thread = threading.Thread(
             target=_work, args=(self._calls,), name=f"filter-{name}", daemon=True
@@ -39,8 +40,9 @@ class BoundedCalls:
 
     def call(self, work: Callable[[], Any], seconds: float | None = None) -> Any:
         """What `work` returns, within `seconds` if given; raises what it raises, or Overdue."""
-        if self._hung:
-            raise Overdue(self._hung)
+        if self._late is not None and not self._late[0].done():
+            raise Overdue(self._late[1])
+        self._late = None
         future: Future[Any] = Future()
         self._calls.put((future, work))
         limit = self._seconds if seconds is None else seconds
@@ -52,8 +54,8 @@ class BoundedCalls:
                 if future.done():
                     raise
                 self._moved()
-        self._hung = f"it gave no answer within {limit:g} s"
-        raise Overdue(self._hung)
+        self._late = (future, f"it gave no answer within {limit:g} s")
+        raise Overdue(self._late[1])
 
 
 def _work(calls: _Calls) -> None:

@@ -46,8 +46,8 @@ class Loaded:
     def _loaded(self) -> Score:
         try:
             made: Score = self._calls.call(self._load, LOAD_S)
-        except Unreachable:
-            # A store that is away comes back: the next batch asks again.
+        except (Unreachable, Overdue):
+            # A store that is away comes back, a slow disk answers: a later batch asks again.
             raise
         except Exception as error:
             # The next batch would wait for the same end.

@@ -10,6 +10,7 @@ import pytest
 from jobs.errors import Unreachable
 from jobs.filters import JobFilter
 from jobs.settings import Settings
+from tests.servers import wait_until
 from tests.workers.test_batches import flight, job
 from workers import filter_calls, sieve
 from workers.batches import Flight, Place
@@ -31,6 +32,10 @@ class Slow:
     def __call__(self, pictures, prompts):
         return pictures[:, 0, 0, 0] / 255
 
+def stuck(pictures, prompts):
+    opened.wait()
+    return pictures[:, 0, 0, 0] / 255
+
 def picky(pictures, prompts):
     if raises is not None:
         raise raises
@@ -49,7 +54,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (tmp_path / "catalog.toml").write_text(
         "".join(
             f'[filters.{name.lower()}]\nkind = "plugin"\nplugin = "of_a_test:{name}"\n'
-            for name in ("Slow", "picky", "endless")
+            for name in ("Slow", "stuck", "picky", "endless")
         )
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -138,6 +143,15 @@ def test_weights_in_a_store_that_was_away_are_asked_for_again(
         "filter",
         *[""] * 3,
     ]
+
+
+def test_a_filter_that_came_back_is_asked_again(plugin: ModuleType, settings: Settings) -> None:
+    """A disk that stood still for a minute must not fail every later picture of a weekend."""
+    sieve = Sieve(settings, lambda: None)
+    for _ in range(2):
+        assert [one.kind for one in sifted(sieve, asked("stuck")) if one] == ["filter"] * 2
+    plugin.opened.set()
+    wait_until(lambda: None not in scores(sifted(sieve, asked("stuck")), "stuck"), "an answer")
 
 
 def test_a_filter_that_nobody_holds_any_more_leaves_no_thread(
