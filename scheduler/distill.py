@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.train import TrainingFailedError
 from ray.util.queue import Queue
 
 from jobs.distillation import Distillation
@@ -34,9 +35,12 @@ def distill(
     heard.start()
     try:
         _trainer(plan, settings, folder, messages).fit()
-    except RayError as error:
+    except (RayError, TrainingFailedError) as error:
         raise BadConfiguration(
-            f"Ray gave up: {error}"[:400], where="Ray Train", remedy="run the same command again"
+            f"the training failed {MAX_FAILURES + 1} times, or Ray did: {_last_line(error)}"[:400],
+            where="Ray Train",
+            remedy="the same command goes on from the last checkpoint; where memory ran out, give "
+            "a smaller --batch or --gradient-checkpointing in another --out",
         ) from error
     finally:
         messages.put({"end": True})
@@ -45,6 +49,12 @@ def distill(
     if heard.error is not None:
         raise heard.error
     return heard.result
+
+
+def _last_line(error: Exception) -> str:
+    """What was raised, of the text of whoever passes it on with its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _trainer(plan: Distillation, settings: Settings, folder: Path, messages: Queue) -> Any:
