@@ -1,7 +1,6 @@
 """Images that were given up because processes died on them: failed rows of the dataset."""
 
 from collections.abc import Mapping
-from functools import partial
 from importlib import metadata
 
 from jobs.commit import adopt_unit, commit_unit
@@ -10,7 +9,7 @@ from jobs.job import Image, Job
 from jobs.layout import JobLayout, Unit
 from jobs.records import ImageRecord, Maker, Picture, ShardTimes
 from jobs.rounds import Accepted, unit_images
-from jobs.spool import fetch_rows
+from jobs.spool import RowPages
 from jobs.store import Store
 
 #: The token of the last word on an image that no renderer will be given again.
@@ -34,12 +33,10 @@ def commit_given_up(
     Idempotent. A renderer that was believed dead and finished such a unit after all keeps its
     picture: its tar was there first, and is adopted.
     """
-    job, images = accepted.job, 0
+    job, images, read = accepted.job, 0, RowPages(store).rows
     for name, why in sorted(dead.items()):
         first, stop = (int(part) for part in name.split("-"))
-        unit, found = unit_images(
-            accepted, _unit_name(accepted, first, stop), partial(fetch_rows, store), store
-        )
+        unit, found = unit_images(accepted, _unit_name(accepted, first, stop), read, store)
         names = layout.for_unit(unit)
         pictures = [_lost(job, names, image, why, deaths) for image in found]
         last_word, times = _LastWord(), ShardTimes(started_ms=job.submitted_ms)

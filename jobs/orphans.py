@@ -2,14 +2,13 @@
 
 import logging
 import re
-from functools import partial
 
 from jobs.commit import Arbiter, LeaseArbiter, adopt_unit
 from jobs.discard import orphans
 from jobs.errors import FewstepError, Unreachable
 from jobs.layout import JobLayout, Unit
 from jobs.rounds import Accepted, unit_images
-from jobs.spool import fetch_rows
+from jobs.spool import RowPages
 from jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -25,13 +24,13 @@ def adopt_orphans(
     The tar is the commit point: what was committed before a job was cancelled or stopped is kept.
     One that cannot be completed is left to be removed. Raises Unreachable.
     """
-    adopted = 0
+    adopted, read = 0, RowPages(store).rows
     for stem in list(orphans(store, layout)):
         unit_name = _unit_name(accepted, stem)
         if unit_name is None:
             continue
         try:
-            unit, _ = unit_images(accepted, unit_name, partial(fetch_rows, store), store)
+            unit, _ = unit_images(accepted, unit_name, read, store)
             lease = LeaseArbiter(arbiter, queue_id, unit_name)
             names = layout.for_unit(unit)
             adopted += adopt_unit(store, lease, accepted.job, names, unit, "-", 0) is not None

@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 
 from jobs.draft import release
 from jobs.errors import Conflict, TooLarge
@@ -19,7 +18,7 @@ from jobs.row_recipe import own_recipe
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.specs import dataset_id, read_job
-from jobs.spool import fetch_rows
+from jobs.spool import RowPages
 from jobs.store import Store
 from jobs.templates.row_templates import MAX_EXPANDED as MAX_ROWS
 
@@ -143,12 +142,13 @@ def _again(row: FailedRow, job: Job) -> Again:
 
 def _never_tried(store: Store, extent: Extent, runs: Iterable[tuple[int, int]]) -> Iterator[Again]:
     """The images of these runs, each of which is within one block."""
+    read = RowPages(store).rows
     for first, stop in runs:
         block = extent.block_of(first)
         page_images = PAGE_ROWS * block.repeats
         for begin in range(first, stop, page_images):
             end = min(begin + page_images, stop)
-            for one in block.planned(extent.job, begin, end, partial(fetch_rows, store)):
+            for one in block.planned(extent.job, begin, end, read):
                 yield Again(
                     image=one.index,
                     seed=one.seed,

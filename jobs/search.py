@@ -1,10 +1,8 @@
 """Images whose prompt holds a text: the rows are read page by page, a bounded number at a time."""
 
-from functools import partial
-
 from jobs.extent import Block, Extent
 from jobs.job import PAGE_ROWS
-from jobs.spool import fetch_rows
+from jobs.spool import RowPages
 from jobs.store import Store
 
 #: Pages of rows that one search reads; it goes on from where it stopped.
@@ -30,10 +28,10 @@ def _search(
 ) -> tuple[list[int], int]:
     """The same within one block."""
     wanted, found = text.casefold(), list[int]()
-    start = block.spot(first)[0]
+    # One for all pages: a template is read once.
+    read, start = RowPages(store).rows, block.spot(first)[0]
     stop = min(block.stop_row, (start // PAGE_ROWS + SCAN_PAGES) * PAGE_ROWS)
     for base in range(start, stop, PAGE_ROWS):
-        read = partial(fetch_rows, store)
         rows = block.rows(extent.job, base, min(base + PAGE_ROWS, stop), read)
         for number, row in enumerate(rows, start=base):
             if wanted not in row.prompt.casefold():

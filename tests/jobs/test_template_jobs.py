@@ -1,6 +1,7 @@
 """Templates as jobs: submitted without a row written, rendered, fetched, and shown beforehand."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -12,9 +13,15 @@ from typer.testing import CliRunner
 from fewstep.cli import app
 from jobs.client import Client
 from jobs.errors import Conflict, InvalidInput
+from jobs.extent import Extent, own_block
 from jobs.fetch import fetch_dataset
+from jobs.given_up import commit_given_up
 from jobs.job import JobRequest
+from jobs.layout import JobLayout
+from jobs.retry import retry_failed
+from jobs.rounds import Accepted
 from jobs.rows import Row
+from jobs.search import search_images
 from jobs.shard_queue import ShardQueue
 from jobs.spool import fetch_rows
 from jobs.store import Store
@@ -22,7 +29,7 @@ from jobs.templates.expansion import Expansion, TemplateRequest
 from jobs.templates.template import Template
 from jobs.templates.template_file import read_template
 from tests.api_servers import RunningApi
-from tests.rendered_jobs import Workshop
+from tests.rendered_jobs import PREFIX, TENANT, Workshop
 
 REQUEST = TemplateRequest(
     template="a {big|small} {{color}} {{shape}}",
@@ -80,6 +87,32 @@ def test_a_template_becomes_a_dataset_with_its_choices_as_columns(
         assert {name: row[name] for name in expected.extra} == expected.extra
     kept = TemplateRequest.model_validate_json((tmp_path / "template.json").read_text())
     assert kept == REQUEST
+
+
+def test_who_walks_over_many_rows_reads_their_template_once(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading one of 100,000 values takes a second: not for every page, or image, anew."""
+    job = shop.submit(Template.of(REQUEST.model_copy(update={"count": 3_500})), shard_images=100)
+    read, get = Counter[str](), shop.store.get
+    monkeypatch.setattr(shop.store, "get", lambda key: (read.update([key]), get(key))[1])
+    template = JobLayout.template(job.rows.prefix)
+
+    extent = Extent(job, [own_block(job)])
+    assert search_images(shop.store, extent, "no such", first=0, limit=9) == ([], None)
+    assert read.pop(template) == 1
+
+    dead = {f"{n}-{n + 1}": "it died" for n in range(5)}
+    assert commit_given_up(shop.store, Accepted(job), shop.layout(job), dead, 3) == 5
+    assert read.pop(template) == 1
+
+    shop.queue.state(job.id, "cancel")
+    shop.finish()
+    read.clear()
+    asked = {"prefix": PREFIX, "tenant": TENANT, "job_id": job.id, "now_ms": 1_700_000_100_000}
+    wish = {"idempotency_key": "key", "unfinished": True}
+    assert retry_failed(shop.store, shop.queue, **asked, **wish).images == 3_500
+    assert read.pop(template) == 1
 
 
 def test_the_same_key_with_another_template_is_a_conflict(shop: Workshop) -> None:
