@@ -1,9 +1,10 @@
 """The images of a job one by one: committed ones as they came out, the rest as planned."""
 
 import io
-from collections.abc import Container, Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ from jobs.store import Store
 
 #: Shards that one page looks at: a page of tiny shards may be short of its limit.
 SCAN = 200
+#: Shards of a retry that are looked at all together.
+FEW = 16
 _READERS = 16
 _COLUMNS = ["image", "row", "repeat", "key", "prompt", "seed", "status", "error", "sha256", "bytes"]
 
@@ -88,7 +91,7 @@ def items_of(
         if row["image"] in wanted
     }
     lacking = {i for i in indexes if i not in found or found[i].status != "ok"}
-    later = retried_manifests(store, layout) if lacking else []
+    later = retried_manifests(store, layout, min(lacking), max(lacking)) if lacking else []
     found |= _made_later(store, layout, later, lacking)
     missing = [index for index in indexes if index not in found]
     dropped = {image for manifest in (*committed, *later) for image in manifest.dropped}
@@ -105,7 +108,7 @@ def image_row(store: Store, layout: JobLayout, job: Job, image: int) -> dict[str
     first = _whole_row(store, layout, manifests_of(store, layout, range(shard, shard + 1)), image)
     if first is not None and first["status"] == "ok":
         return first
-    return _whole_row(store, layout, retried_manifests(store, layout), image) or first
+    return _whole_row(store, layout, retried_manifests(store, layout, image, image), image) or first
 
 
 def manifests_among(store: Store, layout: JobLayout, shards: Iterable[int]) -> list[Manifest]:
@@ -128,11 +131,38 @@ def manifests_of(store: Store, layout: JobLayout, shards: range) -> list[Manifes
     return cover(found)
 
 
-def retried_manifests(store: Store, layout: JobLayout) -> list[Manifest]:
-    """The manifests of retries: of images that had no picture, tried again."""
-    retries = [one for one in rounds_of(store, layout) if not one.block]
-    shards = [shard for one in retries for shard in range(one.first_shard, one.stop_shard)]
-    return manifests_among(store, layout, shards)
+def retried_manifests(
+    store: Store, layout: JobLayout, low: int | None = None, high: int | None = None
+) -> list[Manifest]:
+    """The manifests of retries: of images that had no picture, tried again.
+
+    With `low` and `high`, of those that may hold images from one up to the other: their images rise
+    from shard to shard, so that of ten thousand some thirty are read.
+    """
+    found: list[Manifest] = []
+    for one in (one for one in rounds_of(store, layout) if one.renders and not one.block):
+        keys = manifest_keys(store, layout, range(one.first_shard, one.stop_shard))
+        shards = sorted({shard_number(key.removeprefix(layout.shards)) or 0 for key in keys})
+        if low is not None and high is not None and len(shards) > FEW:
+            ends = _ends_of(store, layout)
+            shards = shards[bisect_left(shards, low, key=lambda shard: ends(shard)[1]) :]
+            shards = shards[: bisect_right(shards, high, key=lambda shard: ends(shard)[0])]
+        found += manifests_among(store, layout, shards)
+    return found
+
+
+def _ends_of(store: Store, layout: JobLayout) -> Callable[[int], tuple[int, int]]:
+    @cache
+    def ends(shard: int) -> tuple[int, int]:
+        """The first and the last image of a retry's shard, dropped ones too."""
+        images: list[int] = []
+        for one in manifests_of(store, layout, range(shard, shard + 1)):
+            data = io.BytesIO(store.get(layout.shards + one.parquet.name))
+            images += pq.read_table(data, columns=["image"])["image"].to_pylist()
+            images += one.dropped
+        return min(images), max(images)
+
+    return ends
 
 
 def _made_later(

@@ -7,6 +7,7 @@ import httpx
 import pytest
 import redis
 
+from jobs import items
 from jobs.items import item_page, manifest_keys
 from jobs.layout import JobLayout
 from jobs.pictures import Pictures
@@ -124,3 +125,38 @@ def test_a_round_lists_its_own_images(http: httpx.Client, api: RunningApi) -> No
     assert refused.status_code == 422
     assert f"ask for those of its job, {job_id}" in refused.text
     assert http.get(f"/v1/jobs/{job_id}-r4/items").status_code == 404
+
+
+@pytest.mark.parametrize("s3_settings", ["rclone"], indirect=True)
+def test_of_a_large_retry_few_shards_are_read(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(items, "FEW", 4)
+    job = shop.submit([Row(prompt=f"prompt {n}") for n in range(32)], shard_images=2)
+    shop.broken = set(range(32))
+    shop.render(job)
+    shop.finish()
+    asked = {"prefix": PREFIX, "tenant": TENANT, "job_id": job.id, "now_ms": 1_700_000_100_000}
+    retry_failed(shop.store, shop.queue, **asked, idempotency_key="key")
+    shop.broken = {8, 17, 31}
+    # Some of it is committed, with gaps.
+    leases = shop.claim(job, 12)
+    for lease in leases[::-2]:
+        shop.say_done(lease, shop.commit(lease))
+    layout, read, get = shop.layout(job), list[str](), shop.store.get
+
+    def states(first: int, limit: int) -> list[str]:
+        page = item_page(shop.store, layout, job, first=first, limit=limit)
+        return [item.status for item in page.items]
+
+    for first, limit in ((0, 32), (0, 1), (3, 1), (6, 9), (16, 2), (23, 1), (31, 1)):
+        made = {n for n in range(24) if n // 2 % 2} - shop.broken
+        wanted = ["ok" if n in made else "failed" for n in range(first, first + limit)]
+        assert states(first, limit) == wanted
+    for lease in leases[::2]:
+        shop.say_done(lease, shop.commit(lease))
+    shop.render(job)
+
+    monkeypatch.setattr(shop.store, "get", lambda key: (read.append(key), get(key))[1])
+    assert states(16, 2) == ["ok", "failed"]
+    assert len(read) < 25
