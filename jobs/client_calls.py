@@ -161,7 +161,7 @@ def jobs(limit: int, **filters: str | None) -> Pages[JobView]:
 def results(job_id: str) -> Pages[dict[str, Any]]:
     """Where a dataset lies, once for each page of its files."""
     call = Call("GET", path_of(job_id, "results"), _whole, {"params": {"limit": 5_000}})
-    return Pages(call, "first", "next")
+    return Pages(call, "after", "after")
 
 
 def joined(pages: list[dict[str, Any]]) -> dict[str, Any]:

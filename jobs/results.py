@@ -1,5 +1,9 @@
 """What a finished job left in the store: its files, its timing, and how it ended."""
 
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from itertools import islice
+
 from pydantic import Field, ValidationError
 
 from jobs.dataset_index import DatasetIndex
@@ -12,6 +16,8 @@ from jobs.timing import Timing
 
 #: How long the links of an answer work, in seconds.
 LINK_S = 900
+#: Datasets whose digests are kept in memory: pages of one follow each other.
+DIGESTS_KEPT = 2
 
 
 class ResultFile(Frozen):
@@ -37,6 +43,11 @@ class Results(Frozen):
     complete: bool = Field(description="Whether `_SUCCESS` is there: every image is accounted for")
     files: tuple[ResultFile, ...] = Field(strict=False)
     next: int | None = Field(description="`first` of the next page; null: this was the last")
+    after: str | None = Field(
+        default=None,
+        description="`after` of the next page, which costs the same however many files are before "
+        "it; null: this was the last",
+    )
 
 
 class Ended(Frozen):
@@ -55,9 +66,15 @@ class Ended(Frozen):
     deleted: bool = False
 
 
-def results_of(store: Store, layout: JobLayout, *, first: int = 0, limit: int = 1_000) -> Results:
-    """Files `first` up to `first + limit` of a job's folder, with links."""
-    found = list(store.list(layout.root))
+def results_of(
+    store: Store, layout: JobLayout, *, first: int = 0, limit: int = 1_000, after: str = ""
+) -> Results:
+    """Files `first` up to `first + limit` of a job's folder, of those behind the name `after`, with
+    links."""
+    files_there = store.list(layout.root, after=f"{layout.root}{after}" if after else "")
+    # One more than the page, to know whether another follows.
+    found = list(islice(files_there, first, first + limit + 1))
+    shown, more = found[:limit], len(found) > limit
     digests = _digests(store, layout)
     files = tuple(
         ResultFile(
@@ -67,16 +84,17 @@ def results_of(store: Store, layout: JobLayout, *, first: int = 0, limit: int = 
             sha256=digests.get(one.key.removeprefix(layout.root), ""),
             link=store.presign(one.key, LINK_S),
         )
-        for one in found[first : first + limit]
+        for one in shown
     )
     return Results(
         id=layout.job_id,
         bucket=store.bucket,
         prefix=layout.root,
         uri=f"s3://{store.bucket}/{layout.root}",
-        complete=any(one.key == layout.success for one in found),
+        complete=store.head(layout.success) is not None,
         files=files,
-        next=first + limit if first + limit < len(found) else None,
+        next=first + limit if more else None,
+        after=files[-1].name if more else None,
     )
 
 
@@ -134,14 +152,20 @@ def _unfinished(store: Store, key: str) -> Ended:
         raise _damaged(key, error) from error
 
 
-def _digests(store: Store, layout: JobLayout) -> dict[str, str]:
+def _digests(store: Store, layout: JobLayout) -> Mapping[str, str]:
     """Name -> sha256 of the files that the index lists; none where there is no index."""
-    try:
-        index = DatasetIndex.model_validate_json(store.get(layout.index))
-    except NotFound:
+    found = store.head(layout.index)
+    if found is None:
         return {}
+    return _digests_of(store, layout.index, (found.etag, found.modified_ms))
+
+
+@lru_cache(DIGESTS_KEPT)
+def _digests_of(store: Store, key: str, _version: Hashable) -> Mapping[str, str]:
+    try:
+        index = DatasetIndex.model_validate_json(store.get(key))
     except ValidationError as error:
-        raise _damaged(layout.index, error) from error
+        raise _damaged(key, error) from error
     files = [file for shard in index.shards for file in (shard, shard.parquet)]
     return {file.name: file.sha256 for file in (*files, *index.quarantine)}
 

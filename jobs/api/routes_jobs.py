@@ -126,11 +126,14 @@ def job_results(
     services: UsesServices,
     first: Annotated[int, Query(ge=0, le=10**9, description="Files to pass over")] = 0,
     limit: Annotated[int, Query(ge=1, le=5_000, description="Files at most")] = 1_000,
+    after: Annotated[
+        str, Query(pattern=r"^[A-Za-z0-9._/-]{0,300}$", description="From the last page")
+    ] = "",
 ) -> Results:
     """Files with size, digest and a link that works for a while; 409 until the job has ended."""
     _ended(services, job_id)
     layout = services.views.layout(job_id)
-    return results_of(services.store, layout, first=first, limit=limit)
+    return results_of(services.store, layout, first=first, limit=limit, after=after)
 
 
 @router.get(

@@ -1,9 +1,13 @@
 """What the API tells of a job that has ended, while the queue knows it and after."""
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
-from tests.api_calls import finish, render, show, submit
+from jobs.results import results_of
+from jobs.store import ObjectInfo
+from tests.api_calls import finish, layout_of, render, show, submit
 from tests.api_servers import RunningApi
 
 
@@ -33,6 +37,36 @@ def test_results_and_timing_of_a_finished_job(http: httpx.Client, api: RunningAp
     assert httpx.get(files["train/00000.tar"]["link"], trust_env=False).content == b"tar"
     assert page["files"][0]["name"] == results["files"][1]["name"]
     assert http.get(f"/v1/jobs/{job_id}/timing").json()["unet_calls"] == 16
+
+
+def test_a_later_page_of_results_costs_what_the_first_does(
+    http: httpx.Client, api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files before it are not listed again, nor is the index read again."""
+    job_id = submit(http)
+    render(api, job_id)
+    finish(api, job_id)
+    names = [file["name"] for file in http.get(f"/v1/jobs/{job_id}/results").json()["files"]]
+    path, found, after = f"/v1/jobs/{job_id}/results?limit=2", list[str](), ""
+    while after is not None:
+        page = http.get(f"{path}&after={after}").json()
+        found, after = [*found, *(file["name"] for file in page["files"])], page["after"]
+    assert found == names
+
+    layout, read, listed = layout_of(api, job_id), list[str](), list[str]()
+    get, whole = api.store.get, api.store.list
+
+    def counted(prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        return (listed.append(one.key) or one for one in whole(prefix, after=after))
+
+    monkeypatch.setattr(api.store, "get", lambda key: (read.append(key), get(key))[1])
+    monkeypatch.setattr(api.store, "list", counted)
+    for name in names[:-1]:
+        listed.clear()
+        page = results_of(api.store, layout, limit=1, after=name)
+        assert page.complete
+        assert len(listed) <= 2
+    assert read == [layout.index]
 
 
 def test_a_job_that_the_queue_forgot_is_shown_from_the_store(
