@@ -55,14 +55,24 @@ def _stale(store: Store, layout: JobLayout, before: int) -> Iterator[str]:
     rounds = rounds_of(store, layout)
     running = [one for one in rounds if store.head(layout.round_ended(one.number)) is None]
     pages = tuple(again.pages for again in running)
+    # While a drop or its undoing runs, or was cut short, what is put aside is its.
+    changing = any(not again.renders for again in running)
     kinds = (
         f"{layout.scratch}staged/",
         f"{layout.scratch}rounds/",
         f"{layout.scratch}replaced/",
     )
+    newest: dict[str, int] = {}
+    for one in found:
+        folder = one.key.rpartition("/")[0]
+        newest[folder] = max(newest.get(folder, 0), one.modified_ms)
     for one in found:
         ours = one.key.startswith(kinds) and not (pages and one.key.startswith(pages))
         # While a retry runs, what is staged may be its.
         staged = running and one.key.startswith(kinds[0])
-        if ours and not staged and one.modified_ms < before:
+        modified_ms = one.modified_ms
+        if one.key.startswith(kinds[2]):
+            # It goes back whole, or not at all.
+            modified_ms = before if changing else newest[one.key.rpartition("/")[0]]
+        if ours and not staged and modified_ms < before:
             yield one.key

@@ -63,13 +63,24 @@ def _to_undo(store: Store, layout: JobLayout, job: Job, before: Sequence[Round])
             where=job.id,
             remedy="what was dropped before is in no shard; `fewstep repro` makes single ones",
         )
-    if not _put_aside(store, layout, before[-1]):
+    if not _is_there(store, layout, before[-1]):
         raise Conflict(
             "what was dropped has been swept: it is kept for a day",
             where=job.id,
             remedy="`fewstep extend` adds further pictures",
         )
     return before[-1]
+
+
+def _is_there(store: Store, layout: JobLayout, drop: Round) -> bool:
+    """Whether all that a drop put aside is there still."""
+    folder = layout.replaced(drop.number)
+    there = {one.key.removeprefix(folder) for one in store.list(folder)}
+    stems = _put_aside(store, layout, drop)
+    written = {stem_of(one) for one in read_index(store, layout).shards}
+    lost = {stem for stem in written if stem.endswith(stem_anew("", drop.number))}
+    lost -= {stem_anew(stem, drop.number) for stem in stems if there.issuperset(files_of(stem))}
+    return bool(stems) and not lost
 
 
 def _put_aside(store: Store, layout: JobLayout, drop: Round) -> list[str]:

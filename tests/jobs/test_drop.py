@@ -3,7 +3,8 @@
 import json
 import os
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from jobs.results import outcome_of
 from jobs.retry import retry_failed
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
-from jobs.store import Store
+from jobs.store import ObjectInfo, Store
 from jobs.sweep import OLD_MS, sweep
 from jobs.undo_drop import undo_drop
 from tests.chaos.examine import read_dataset
@@ -149,6 +150,32 @@ def test_what_was_dropped_is_put_back(shop: Workshop) -> None:
     with pytest.raises(Conflict, match="has been swept"):
         undo(shop, other)
     assert sorted(before) == sorted(whole)
+
+
+def test_what_is_put_aside_goes_as_a_whole(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drop of many shards takes hours: a day after its first file the last one is younger."""
+    job = done_job(shop, set())
+    whole, listed = files(shop, job), shop.store.list
+    drop(shop, job, "image in (0, 5)")
+    folder = shop.layout(job).replaced(1)
+
+    def aged(prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        for one in listed(prefix, after=after):
+            old = one.key.startswith(f"{folder}00000")
+            yield replace(one, modified_ms=NOW - 2 * OLD_MS) if old else one
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.store, "list", aged)
+        sweep(shop.store, PREFIX, NOW)
+    assert undo(shop, job).dropped == 2
+    assert files(shop, job) == whole
+
+    drop(shop, job, "image in (0, 5)", "again")
+    # A sweep that died.
+    shop.store.delete([f"{shop.layout(job).replaced(3)}00000.tar"])
+    with pytest.raises(Conflict, match="has been swept"):
+        undo(shop, job)
+    assert drop(shop, job, "image = 1", "further").dropped == 1
 
 
 def test_other_forms_follow(shop: Workshop) -> None:
