@@ -116,8 +116,8 @@ def _finish_job(
     if outcome != "done":
         _close(queue, store, layout, record, outcome, reason, result)
         return
-    queue.finish(job.id, "done")
-    if result.timing is not None:
+    # Not where another scheduler was quicker: a job counts once.
+    if queue.finish(job.id, "done") == "ok" and result.timing is not None:
         note_timing(queue, job.recipe, result.timing, alike=not job.rows.recipes)
     log.info("finished job=%s images=%s failed=%s", job.id, result.images, result.failed)
 

@@ -341,6 +341,26 @@ def test_a_scheduler_that_died_before_the_last_word_does_not_undo_a_retry(
     assert (record.outcome, record.round, record.done_images) == ("done", 1, 10)
 
 
+def test_a_job_that_two_finish_at_once_is_counted_once(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = shop.submit(ROWS, repeats=2, shard_images=4)
+    shop.render(job)
+    finish = shop.queue.finish
+
+    def later(*words: Any, **more: Any) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(shop.queue, "finish", finish)
+            assert shop.finish() == 1
+        return finish(*words, **more)
+
+    monkeypatch.setattr(shop.queue, "finish", later)
+    shop.finish()
+
+    assert shop.record(job.id).outcome == "done"
+    assert shop.queue.totals()["images:ok"] == 10
+
+
 def test_a_job_made_done_by_its_retry_is_closed_as_done(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
