@@ -14,7 +14,7 @@ from pydantic import Field
 
 from jobs.dataset_index import IndexShard
 from jobs.draft import release
-from jobs.errors import Conflict
+from jobs.errors import Conflict, NotFound
 from jobs.fetch import read_index
 from jobs.finish import Facts, finish_job
 from jobs.job import Job
@@ -103,8 +103,13 @@ def drop_rows(
         again = _accepted(store, layout, job, before, condition, where, digest, key, now_ms)
     created = again.number > len(before)
     found = matching(store, layout, read_index(store, layout), condition)
-    _rewrite(store, layout, job, again, found)
-    finish_drop(store, queue, layout, job, facts, again, _names(store, layout, again, found))
+    try:
+        _rewrite(store, layout, job, again, found)
+        finish_drop(store, queue, layout, job, facts, again, _names(store, layout, again, found))
+    except (NotFound, Conflict):
+        # The same drop, sent twice, was done by the other call: the shards of before are gone.
+        if not is_over(store, layout, again):
+            raise
     return told(store, layout, again, created=created, shards=len(found.shards))
 
 

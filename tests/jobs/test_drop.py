@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+import jobs.drop
 from jobs.drop import Dropped, drop_rows, look
 from jobs.errors import Conflict, InvalidInput
 from jobs.extend import extend_job
@@ -216,6 +217,27 @@ def test_asked_again_it_is_the_same_drop(shop: Workshop) -> None:
         drop(shop, running, "topic = 1")
     with pytest.raises(Conflict, match="has not ended"):
         look(shop.store, PREFIX, TENANT, running.id, "topic = 1")
+
+
+def test_sent_again_while_it_is_done_it_is_the_same_drop(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose connection was cut sends it again, and the first call goes on."""
+    job = done_job(shop, set())
+    rewrite, answers = jobs.drop._rewrite, list[Dropped]()
+
+    def slow(*words: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs.drop, "_rewrite", rewrite)
+            answers.append(drop(shop, job, "topic = 1"))
+        rewrite(*words)
+
+    monkeypatch.setattr(jobs.drop, "_rewrite", slow)
+    answers.append(drop(shop, job, "topic = 1"))
+
+    assert [(one.id, one.dropped, one.shards) for one in answers] == [(f"{job.id}-r1", 2, 1)] * 2
+    found = read_dataset(shop.store, shop.layout(job))
+    assert (found.wrong, len(found.pictures)) == ([], 8)
 
 
 class Died(BaseException):
