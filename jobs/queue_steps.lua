@@ -23,10 +23,10 @@ local function lease(j, u, one, worker, ms, news, again)
     sound = sound(j, u) }
 end
 
--- What `own` wrote; nil if nobody holds the unit.
+-- What `own` wrote; nil if nobody holds the unit. The release before wrote no milliseconds.
 local function owner(j, u)
   local o = call('HGET', P .. 'owners', j .. '|' .. u)
-  if o then return string.match(o, '^(%d+)|([^|]*)|([%d-]*)|(%d+)|(%d+)$') end
+  if o then return string.match(o .. '|0', '^(%d+)|([^|]*)|([%d-]*)|(%d+)|(%d+)') end
 end
 
 -- End a lease, whoever holds it; counters move only if there was one. Returns what owner returns.

@@ -231,6 +231,6 @@ def _backlog(engine_key: str, jobs: list[QueueJob]) -> EngineBacklog:
 
 def _lease(name: str, deadline_ms: int, owner: str) -> LeaseRecord:
     job_id, unit = name.split("|")
-    token, worker, progress, _images, _told = owner.split("|")
+    token, worker, progress = owner.split("|")[:3]
     seen = int(progress) if progress.isdigit() else None
     return LeaseRecord(job_id, unit, worker, token, deadline_ms, seen)

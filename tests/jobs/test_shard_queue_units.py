@@ -270,3 +270,25 @@ def test_all_that_a_job_is_can_be_read_of_many(
     found = queue.open_jobs()
     assert [one.job_id for one in found] == ["job", *names]
     assert found == [queue.job(one.job_id) for one in found]
+
+
+def test_a_lease_of_the_release_before_is_held_and_ends(
+    queue: ShardQueue, submit: Submit, claim: Claim, clock: Clock, client: redis.Redis
+) -> None:
+    """It tells no milliseconds of the device; a unit whose lease does not read would be lost."""
+    submit(images=10)
+    held = claim()
+    owners = queue.key("owners")
+    for name, owner in client.hgetall(owners).items():  # type: ignore[union-attr]
+        client.hset(owners, name, owner.rpartition("|")[0])
+
+    assert [one.worker for one in queue.leases()] == ["w"]
+    assert queue.renew("w", held, 60_000, [None]) == ["ok"]
+    clock.forward(60_001)
+    queue.reap()
+    again = claim()
+    assert [one.unit for one in again] == [held[0].unit]
+    assert queue.done("job", again[0].unit, again[0].token) == "ok"
+    record = queue.job("job")
+    assert record is not None
+    assert (record.state, record.units_in_flight) == ("fin", 0)
