@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from jobs.budget import OPTIONS, moment, spent
 from jobs.finish import Finished
 from jobs.job import Job
+from jobs.limits import Limit
 from jobs.queue_values import QueueJob
 from jobs.shard_queue import ShardQueue
 
@@ -16,12 +17,20 @@ def within_limits(queue: ShardQueue, jobs: Iterable[QueueJob], now_ms: int) -> l
     """The jobs that go on; those at a limit are stopped. `now_ms`: since 1970 (UTC)."""
     found = []
     for job in jobs:
-        limit = spent(job.limits, job.spent_ms, now_ms)
-        if limit is None or job.state not in ("run", "pause") or job.restoring:
+        # Once more as it is now: its limit may have been raised since all jobs were read.
+        limit = _limit(job, now_ms) and _limit(queue.job(job.job_id) or job, now_ms)
+        if limit is None:
             found.append(job)
         elif queue.stop(job.job_id, limit) == "stop":
             log.info("stopped job=%s limit=%s", job.job_id, limit)
     return found
+
+
+def _limit(job: QueueJob, now_ms: int) -> Limit | None:
+    """The limit that a job is at which goes on so far."""
+    if job.state not in ("run", "pause") or job.restoring:
+        return None
+    return spent(job.limits, job.spent_ms, now_ms)
 
 
 def limit_of(job: Job, record: QueueJob) -> str:

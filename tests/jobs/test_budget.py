@@ -148,6 +148,16 @@ def stop_spent(shop: Workshop, now_ms: int = NOW) -> None:
     within_limits(shop.queue, shop.queue.open_jobs(), now_ms)
 
 
+def test_a_job_whose_limit_was_raised_meanwhile_is_not_stopped(shop: Workshop) -> None:
+    job = shop.submit(ROWS, shard_images=2, max_device_seconds=0.02)
+    shop.render(job, units=2)
+    seen = shop.queue.open_jobs()
+    raised(shop, job, max_device_seconds=10.0)
+
+    assert [one.job_id for one in within_limits(shop.queue, seen, NOW)] == [job.id]
+    assert shop.record(job.id).state == "run"
+
+
 def test_what_renderers_report_is_counted(shop: Workshop) -> None:
     """A unit of a workshop takes 10 ms."""
     job = shop.submit(ROWS, shard_images=2, max_device_seconds=0.02)
