@@ -46,6 +46,8 @@ def change_budget(
     if budget.deadline != before.deadline:
         check_deadline(budget, _now_ms())
     images = _checked_images(job, before, budget)
+    # What is refused takes nothing of a quota.
+    _check_goes_on(store, queue, layout, job, budget)
     if quota is not None and quota.images_a_day is not None and allowance is not None:
         more = images - before.images_of(job.images)
         if more:
@@ -59,12 +61,27 @@ def change_budget(
     elif state in ("closed", "unknown"):
         _reopen(store, queue, layout, job, budget, quota)
     else:
-        raise Conflict(
-            "the job is being closed, or read back from the store",
-            where=job.id,
-            remedy="try again in a moment",
-        )
+        raise _between(job)
     return budget
+
+
+def _check_goes_on(
+    store: Store, queue: ShardQueue, layout: JobLayout, job: Job, budget: Budget
+) -> None:
+    """Raise Conflict for a job that neither goes on nor may be let go on with this budget."""
+    record = queue.job(job.id)
+    if record is None or record.state == "closed":
+        _checked_spent(store, queue, layout, job, budget)
+    elif record.state not in ("run", "pause") or record.restoring:
+        raise _between(job)
+
+
+def _between(job: Job) -> Conflict:
+    return Conflict(
+        "the job is being closed, or read back from the store",
+        where=job.id,
+        remedy="try again in a moment",
+    )
 
 
 def _checked_images(job: Job, before: Budget, budget: Budget) -> int:
@@ -88,6 +105,21 @@ def _reopen(
     quota: Quota | None,
 ) -> None:
     """Let a job that a limit has stopped go on, from what the store holds of it."""
+    device_ms = _checked_spent(store, queue, layout, job, budget)
+    write_budget(store, layout, budget)
+    write_spent(store, layout, device_ms)
+    store.delete([layout.outcome])
+    queue.forget(job.id)
+    recover_job(store, queue, layout, job.id, quota)
+
+
+def _checked_spent(
+    store: Store, queue: ShardQueue, layout: JobLayout, job: Job, budget: Budget
+) -> int:
+    """What a job that has ended spent of devices, in milliseconds.
+
+    Raises Conflict where no limit has stopped it, or this budget would at once.
+    """
     ended = outcome_of(store, layout)
     # Waiting: this was cut short before, between its end's removal and the queue.
     if ended.state not in (JobState.STOPPED, JobState.WAITING):
@@ -112,11 +144,7 @@ def _reopen(
         raise Conflict(
             f"the job would stop at once: {again} is reached", where=again, remedy="raise it too"
         )
-    write_budget(store, layout, budget)
-    write_spent(store, layout, max(known))
-    store.delete([layout.outcome])
-    queue.forget(job.id)
-    recover_job(store, queue, layout, job.id, quota)
+    return max(known)
 
 
 def _now_ms() -> int:

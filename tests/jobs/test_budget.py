@@ -8,6 +8,7 @@ import pytest
 import redis
 from pydantic import ValidationError
 
+from jobs.allowance import Allowance
 from jobs.budget import Budget, spent
 from jobs.client import Client
 from jobs.draft import order_of
@@ -15,6 +16,7 @@ from jobs.errors import Conflict, InvalidInput
 from jobs.events import Event
 from jobs.fetch import read_index
 from jobs.job import Job, JobRequest
+from jobs.keys import Quota
 from jobs.limits import Limits
 from jobs.queue_values import DoneUnit
 from jobs.raising import change_budget
@@ -124,6 +126,24 @@ def test_it_can_only_be_raised(shop: Workshop) -> None:
     with pytest.raises(InvalidInput, match="6 images are let through already"):
         raised(shop, job, max_images=5)
     assert shop.record(job.id).images == 6
+
+
+def test_what_is_refused_takes_no_images_of_the_day(shop: Workshop, client: redis.Redis) -> None:
+    job, other = (shop.submit(ROWS, shard_images=4, max_images=6) for _ in range(2))
+    shop.queue.state(job.id, "cancel")
+    grants: dict[str, Any] = {"quota": Quota(images_a_day=4), "allowance": Allowance(client)}
+
+    def more(one: Job) -> Budget:
+        queue_id, limits = one.id, {"max_images": 10}
+        layout = shop.layout(one)
+        return change_budget(shop.store, shop.queue, layout, one, queue_id, limits, **grants)
+
+    with pytest.raises(Conflict, match="being closed"):
+        more(job)
+    shop.finish()
+    with pytest.raises(Conflict, match="the job is cancelled"):
+        more(job)
+    assert more(other).max_images == 10
 
 
 def test_a_huge_template_is_limited_to_what_is_wanted_of_it(shop: Workshop) -> None:
