@@ -63,7 +63,9 @@ def submit_job(
     folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
     tally = _tally(request, rows, recipes)
     job = _spooled(store, layout, request, recipes, filters, tally, folder, now_ms)
-    _spend(store, job, folder, quota, allowance)
+    # What the queue has was counted on the day on which it was accepted.
+    if not known:
+        _spend(store, job, folder, quota, allowance)
     accepted = _written_down(store, layout, job)
     if accepted.rows.prefix != folder:
         store.delete_prefix(folder)

@@ -1,14 +1,17 @@
 """Submitting is one job per key, whatever happens between its steps."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 
+from jobs.allowance import DAY_S, Allowance
 from jobs.catalog import load_catalog
 from jobs.draft import device_seconds
 from jobs.errors import Conflict, InvalidInput, NoCapacity, NotFound, Unreachable
 from jobs.job import MAX_SHARDS, JobRequest, Submission, job_id
+from jobs.keys import Quota
 from jobs.layout import JobLayout
 from jobs.queue_speeds import Speed
 from jobs.queue_values import SubmitReply, SubmitRequest
@@ -43,6 +46,7 @@ def submit(
     request: JobRequest | None = None,
     rows: tuple[Row, ...] = ROWS,
     now_ms: int = NOW,
+    **grants: Any,
 ) -> Submission:
     return submit_job(
         store,
@@ -54,7 +58,21 @@ def submit(
         rows=rows,
         idempotency_key=key,
         now_ms=now_ms,
+        **grants,
     )
+
+
+def test_a_job_sent_again_on_another_day_counts_no_more(
+    store: Store, queue: ShardQueue, client: redis.Redis
+) -> None:
+    now = [DAY_S * 100.0]
+    allowance = Allowance(client, clock=lambda: now[0])
+    grants = {"quota": Quota(images_a_day=len(ROWS)), "allowance": allowance}
+
+    assert submit(store, queue, "one", **grants).created
+    now[0] += DAY_S
+    assert not submit(store, queue, "one", **grants).created
+    assert submit(store, queue, "two", **grants).created
 
 
 def test_an_image_costs_what_finished_jobs_measured(store: Store, queue: ShardQueue) -> None:
