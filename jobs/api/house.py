@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 MAKERS = 4
 #: Dry runs at a time; more wait, and hold no thread meanwhile.
 CHECKERS = 8
+#: Drops and their undoing at a time: each reads and writes a dataset, for hours if it is large.
+CHANGERS = 4
 #: Tenants whose views, with the jobs they have read, are kept in memory.
 TENANTS_KEPT = 200
 #: Between two looks for a store that is away.
@@ -74,6 +76,8 @@ class House:
         self.makers = CapacityLimiter(MAKERS)
         #: Of threads that read prompts for dry runs.
         self.checkers = CapacityLimiter(CHECKERS)
+        #: Of threads that take rows out of datasets.
+        self.changers = CapacityLimiter(CHANGERS)
         self._lock = threading.Lock()
         self._store: Store | None = None
 

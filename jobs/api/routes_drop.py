@@ -2,10 +2,11 @@
 
 import time
 import uuid
+from functools import partial
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from jobs.api.openapi import body_of, read_body
@@ -52,7 +53,8 @@ async def drop(
     """
     asked = await read_body(request, DropRequest)
     key = idempotency_key if idempotency_key is not None else uuid.uuid4().hex
-    return await run_in_threadpool(dropped, services, job_id, asked.where, key, dry_run)
+    change = partial(dropped, services, job_id, asked.where, key, dry_run)
+    return await run_sync(change, limiter=services.house.changers)
 
 
 @router.post(
@@ -60,8 +62,13 @@ async def drop(
     summary="Put dropped rows back",
     responses=responses(404, 409, 422, 503),
 )
-def undo(job_id: JobId, services: UsesServices) -> Dropped:
+async def undo(job_id: JobId, services: UsesServices) -> Dropped:
     """Take back the last drop, within a day, where nothing else was done to the dataset since."""
+    return await run_sync(partial(undone, services, job_id), limiter=services.house.changers)
+
+
+def undone(services: Services, job_id: str) -> Dropped:
+    """Put rows back; raises what `undo_drop` does."""
     job = services.views.accepted(job_id)
     return undo_drop(
         services.store,

@@ -147,7 +147,7 @@ def undo(request: Request, job_id: JobId, services: Changes) -> Response:
 
     def act() -> str:
         own = dataset_id(job_id)
-        routes_drop.undo(own, services)
+        routes_drop.undone(services, own)
         return f"{own}/change#done"
 
     return _done(request, services, job_id, act, "undo")

@@ -2,13 +2,17 @@
 
 import asyncio
 import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from jobs.api import house, routes_drop
 from jobs.client import Client
 from jobs.client_async import AsyncClient
+from jobs.drop import Dropped
 from jobs.errors import Conflict, InvalidInput
 from jobs.shard_queue import ShardQueue
 from jobs.sources.reading import Reading
@@ -39,6 +43,32 @@ def render(shop: Workshop, queue_id: str, broken: set[int]) -> None:
         for lease in shop.queue.claim("w", f"{queue_id}{number}", engine, 1, 60_000):
             shop.say_done(lease, shop.commit(lease))
     shop.finish()
+
+
+def test_long_drops_leave_the_threads_of_other_requests_free(
+    http: httpx.Client, api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reads a whole dataset: those that wait for their turn hold no thread."""
+    job_id = http.post("/v1/jobs", json={"prompts": PROMPTS}).json()["id"]
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*_: object) -> Dropped:
+        begun.release()
+        assert go_on.wait(60)
+        return Dropped(images=3, dropped=1, shards=1)
+
+    monkeypatch.setattr(routes_drop, "look", slow)
+    path, asked = f"/v1/jobs/{job_id}/drop?dry_run=true", {"where": "seed = 1"}
+    with ThreadPoolExecutor(60) as callers:
+        calls = [callers.submit(http.post, path, json=asked) for _ in range(60)]
+        try:
+            for _ in range(house.CHANGERS):
+                assert begun.acquire(timeout=60)
+            assert show(http, job_id)["state"] == "waiting"
+            assert not begun.acquire(blocking=False)
+        finally:
+            go_on.set()
+        assert {call.result().status_code for call in calls} == {200}
 
 
 def test_a_retry_is_a_job_of_its_own_to_its_user(http: httpx.Client, shop: Workshop) -> None:

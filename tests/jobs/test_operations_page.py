@@ -19,6 +19,7 @@ def test_limits_of_one_process() -> None:
         *(sse.STREAMS, 429),
         house.MAKERS,
         *(round(routes_submit.DRY_RUN_S), house.CHECKERS),
+        house.CHANGERS,
         *(thumbnails.KEPT // mib, minutes),
         *(shard_sheet.KEPT // mib, minutes),
         pictures.SHARDS_KEPT,
