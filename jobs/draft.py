@@ -171,7 +171,7 @@ def draft_job(
         thumbnails=request.thumbnails,
         shard_images=size,
         priority=request.priority,
-        max_failed_rows=request.failed_limit(through),
+        **request.failures(through),
         **dict(request.only()),
         **request.settled(filters),
         submitted_ms=now_ms,
@@ -272,7 +272,7 @@ def order_of(
         priority=job.priority,
         unit_cost=device_seconds(job.recipe) * job.rows.cost,
         batch_images=job.recipe.batch_images,
-        max_failed=job.max_failed_rows,
+        max_failed=job.failed_limit(budget.images_of(job.images)),
         limits=budget.limits(job.images, job.shard_images, before_ms),
     )
     if quota is None:

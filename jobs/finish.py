@@ -133,7 +133,8 @@ def finish_job(
 
 
 def _limit(job: Job) -> int:
-    return job.images if job.max_failed_rows is None else job.max_failed_rows
+    limit = job.failed_limit(job.images)
+    return job.images if limit is None else limit
 
 
 def _write_coverage(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from jobs import error_budget
 from jobs.budget import Budget
 from jobs.filter_columns import filter_columns
 from jobs.filters import JobFilter, Wishes
@@ -22,8 +23,6 @@ MAX_SHARDS = 8_000_000
 PAGE_ROWS = 1_000
 #: Pictures of a job that may also be objects of their own: each is a request, and is paid for.
 MAX_OBJECTS = 10_000
-#: A job that says nothing of failures is not stopped before so many.
-FAILED_FLOOR = 1_000
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 #: `webdataset`: pictures lie in their shards' tars. And once more: `objects` one by one,
@@ -69,16 +68,13 @@ class JobRequest(Budget, Wishes):
             return value
         raise ValueError("a whole number of images, or a share above 0 and below 1")
 
-    def failed_limit(self, images: int) -> int:
-        """How many of so many images may fail."""
-        asked = self.max_failed_rows
-        if asked is None and self.turns_away:
-            # What filters turn away counts as failed, and is no reason to stop.
-            return images
-        if asked is None:
-            return max(FAILED_FLOOR, images // 2)
-        # 0.29 x 100 is 28.999... in floating point.
-        return asked if isinstance(asked, int) else int(asked * images + 1e-9)
+    def failures(self, images: int) -> dict[str, Any]:
+        """What stands in the job of how many of so many images may fail."""
+        asked, turns_away = self.max_failed_rows, self.turns_away
+        return {
+            "max_failed_rows": error_budget.limit_of(asked, images, turns_away=turns_away),
+            "failed_share": error_budget.share_of(asked, turns_away=turns_away),
+        }
 
 
 class ExtensionRequest(Frozen):
@@ -125,8 +121,10 @@ class Job(Budget):
     thumbnails: int | None = None
     shard_images: int
     priority: int
-    #: Images that may fail before it is stopped; None: any number.
+    #: Images that may fail before it is stopped, as it was accepted; None: any number.
     max_failed_rows: int | None = None
+    #: The share of them where one was asked for; None: their number stays.
+    failed_share: float | None = None
     filters: tuple[JobFilter, ...] = Field(default=(), strict=False)
     max_tries: int = 1
     #: Pictures of each row that were to pass; None: that was not asked for.
@@ -151,6 +149,10 @@ class Job(Budget):
     def shards(self) -> int:
         """How many shards they are written in."""
         return -(-self.images // self.shard_images)
+
+    def failed_limit(self, images: int) -> int | None:
+        """How many may fail once so many images are let through; None: any number."""
+        return error_budget.raised(self.max_failed_rows, self.failed_share, images)
 
 
 class Image(Frozen):

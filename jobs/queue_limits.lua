@@ -16,12 +16,13 @@ end
 
 -- More images are let through. The shard in which the old limit fell was handed out as a part: what
 -- was cut off of it becomes another one.
-local function let_through(j, images, cut)
+local function let_through(j, images, cut, max_failed)
   local f = get(j, 'images', 'shard_images')
   local old, new, size = tonumber(f[1]), tonumber(images), tonumber(f[2])
   if new <= old then return end
   local k = math.floor(old / size)
   call('HSET', job_key(j), 'images', int(new), 'shards', int(math.ceil(new / size)), 'cut', cut)
+  if max_failed ~= '' then call('HSET', job_key(j), 'max_failed', max_failed) end
   if old % size > 0 and call('HEXISTS', of('split', j), int(k)) == 1 then
     local stop = math.min((k + 1) * size, new)
     local u = int(k) .. ':' .. int(old) .. '-' .. int(stop)
@@ -33,14 +34,14 @@ local function let_through(j, images, cut)
   activate(j)
 end
 
-function ops.limit() -- job images cut max_device_ms deadline_ms -> the state it is in
-  local j, images, cut, device_ms, deadline_ms = unpack(ARGV, 3, 7)
+function ops.limit() -- job images cut max_device_ms deadline_ms max_failed -> the state it is in
+  local j, images, cut, device_ms, deadline_ms, max_failed = unpack(ARGV, 3, 8)
   local f = get(j, 'state', 'restoring')
   if not f[1] then return 'unknown' end
   if f[2] == '1' then return 'restoring' end
   if not live(f[1]) then return f[1] end
   call('HSET', job_key(j), 'max_device_ms', device_ms, 'deadline_ms', deadline_ms)
-  let_through(j, images, cut)
+  let_through(j, images, cut, max_failed)
   return f[1]
 end
 

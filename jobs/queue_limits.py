@@ -16,13 +16,16 @@ class QueueLimits(QueueScript):
         """
         return cast(str, self._op("stop", job_id, limit))
 
-    def limit(self, job_id: str, images: int, limits: Limits) -> str:
+    def limit(self, job_id: str, images: int, limits: Limits, max_failed: int | None = None) -> str:
         """Set the limits of a job that goes on; `images` may only rise.
+
+        `max_failed`: images that may fail from then on; None: as many as before.
 
         The state it is in, "restoring" while it is read back, or "unknown": only `run` and `pause`
         have taken it.
         """
-        return cast(str, self._op("limit", job_id, images, int(limits.cut), *limits.words))
+        most = "" if max_failed is None else max_failed
+        return cast(str, self._op("limit", job_id, images, int(limits.cut), *limits.words, most))
 
     def forget(self, job_id: str) -> str:
         """Forget a job that is closed, so that it may be restored and go on; the state it was in.

@@ -52,12 +52,12 @@ def change_budget(
         more = images - before.images_of(job.images)
         if more:
             allowance.spend_images(job.tenant, f"{job.id}+{images}", more, quota.images_a_day)
-    limits = budget.limits(job.images, job.shard_images)
-    state = queue.limit(job.id, images, limits)
+    limits, failed = budget.limits(job.images, job.shard_images), job.failed_limit(images)
+    state = queue.limit(job.id, images, limits, failed)
     if state in ("run", "pause"):
         # After the queue and before the answer, as in `steer`, and told again for the same reason.
         write_budget(store, layout, budget)
-        queue.limit(job.id, images, limits)
+        queue.limit(job.id, images, limits, failed)
     elif state in ("closed", "unknown"):
         _reopen(store, queue, layout, job, budget, quota)
     else:

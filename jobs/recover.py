@@ -126,7 +126,7 @@ def _remind_of_budget(store: Store, queue: ShardQueue, layout: JobLayout, known:
     limits = budget.limits(job.images, job.shard_images)
     images = budget.images_of(job.images)
     if (images, limits.words) != (known.images, known.limits.words):
-        queue.limit(known.job_id, images, limits)
+        queue.limit(known.job_id, images, limits, job.failed_limit(images))
 
 
 def _cancelled(

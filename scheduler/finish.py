@@ -130,7 +130,7 @@ def _dataset(
         return "cancelled", _CANCELLED, finish_job(store, layout, job, facts, ended=_CANCELLED)
     if record.state == "stop" and not record.limit:
         result = finish_job(store, layout, job, facts, ended=TOO_MANY_FAILED)
-        return "failed", spent_reason(job, result), result
+        return "failed", spent_reason(job, result, record.max_failed), result
     result = finish_job(store, layout, job, facts)
     if result.complete:
         return "done", "", result

@@ -107,21 +107,22 @@ def _before(known: Ended, again: Round, record: QueueJob) -> Ended:
     return known.model_copy(update={"state": JobState(_ENDS[record.state]), "reason": reason})
 
 
-def spent_reason(job: Job, result: Finished) -> str:
-    """Why a job was stopped by its error budget, and what to do about it."""
+def spent_reason(job: Job, result: Finished, limit: int | None) -> str:
+    """Why a job was stopped by its error budget of `limit` images, and what to do about it."""
     errors = "; ".join(
         f"{count} x {error[:120]}" for error, count in list(result.errors.items())[:_ERRORS_TOLD]
     )
     return (
-        f"{result.failed} of {result.images} images failed, more than the {job.max_failed_rows} "
+        f"{result.failed} of {result.images} images failed, more than the {limit} "
         f"that max_failed_rows allows ({errors}). Mend the cause, then "
         f"`fewstep retry-failed {job.id}`, or submit again with a higher max_failed_rows"
     )
 
 
 def _still_failed(job: Job, result: Finished) -> str:
-    if job.max_failed_rows is not None and result.failed > job.max_failed_rows:
-        return spent_reason(job, result)
+    limit = job.failed_limit(job.images)
+    if limit is not None and result.failed > limit:
+        return spent_reason(job, result, limit)
     left = result.images - result.ok - result.failed
     return (
         f"{left} of {result.images} images were not rendered before it was stopped: "

@@ -115,6 +115,29 @@ def test_raised_while_it_runs(shop: Workshop) -> None:
     whole(shop, job)
 
 
+@pytest.mark.parametrize(("asked", "first", "then"), [(0.5, 2, 5), (2, 2, 2), (None, 1_000, 1_000)])
+def test_a_share_that_may_fail_is_of_what_is_let_through(
+    shop: Workshop, client: redis.Redis, asked: float | None, first: int, then: int
+) -> None:
+    job = shop.submit(ROWS, shard_images=2, max_images=4, max_failed_rows=asked)
+    shop.broken = {0, 1, 4}
+    shop.render(job)
+    assert shop.record(job.id).max_failed == first
+    stopped(shop, job)
+
+    raised(shop, job, max_images=6)
+    raised(shop, job, max_images=10)
+    assert shop.record(job.id).max_failed == then
+    client.flushall()
+    list(recover_jobs(shop.store, shop.queue, PREFIX))
+    assert shop.record(job.id).max_failed == then
+    shop.render(job)
+    shop.finish()
+    outcome = "failed" if then < 3 else "done"
+    record = shop.record(job.id)
+    assert (record.outcome, f"more than the {then}" in record.reason) == (outcome, then < 3)
+
+
 def test_a_limit_beyond_the_job_is_none(shop: Workshop) -> None:
     job = shop.submit(ROWS, shard_images=4, max_images=10)
     shop.render(job)

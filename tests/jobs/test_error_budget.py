@@ -114,7 +114,7 @@ def test_its_user_sees_it_stopping() -> None:
     ],
 )
 def test_a_number_or_a_share(asked: float | None, images: int, limit: int) -> None:
-    assert JobRequest(max_failed_rows=asked).failed_limit(images) == limit
+    assert JobRequest(max_failed_rows=asked).failures(images)["max_failed_rows"] == limit
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.0, 1.5, 0.0, -0.1, True, "5", "5%", [1], 10**14])
