@@ -136,7 +136,12 @@ def _path_lines(path: Path, request: JobRequest | ExtensionRequest) -> Iterator[
             told = {"prompt": value.strip()} if isinstance(value, str) else value
             if record.texts:
                 told = numbered(told, request.source)
-        yield _line(told | {WHERE: record.where}, record.where)
+        place = {WHERE: record.where}
+        try:
+            yield _line(told | place, record.where)
+        except InvalidInput as error:
+            # A number that is not finite: whether it ends the submission is not said here.
+            yield _line({ERROR: [error.message, error.remedy or ""]} | place, record.where)
 
 
 def _lines(prompts: Sequence[str | dict[str, Any]]) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ from jobs.client_async import AsyncClient
 from jobs.client_download import Copying
 from jobs.errors import Conflict, FewstepError, InvalidInput, NotFound, TooManyRequests, Unreachable
 from jobs.job import JobRequest
+from jobs.sources.reading import Reading
 from tests.api_keys import KeyedApi
 from tests.api_renderer import finish_dataset, render_shards, rendering
 from tests.api_servers import RunningApi, serving
@@ -90,6 +91,19 @@ def test_a_table_that_is_none_is_named(
         path.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"rows\.parquet"):
         fewstep.submit(JobRequest(), path)
+
+
+def test_a_row_that_json_cannot_hold_is_a_bad_row_as_any_other(
+    fewstep: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"prompt": ["a", "b"], "score": [0.5, float("nan")]}), path)
+
+    with pytest.raises(InvalidInput, match=r"rows\.parquet, row 2"):
+        fewstep.submit(JobRequest(), path)
+    found = fewstep.submit(JobRequest(source=Reading(bad_rows="quarantine")), path)
+    assert found.images == 1
+    assert "1 rows cannot be rendered" in found.warnings[0]
 
 
 def test_a_dry_run_says_what_it_would_cost(fewstep: Client) -> None:
