@@ -21,7 +21,7 @@ from jobs.items import manifests_of, retried_manifests
 from jobs.job import Job
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
-from jobs.rounds import read_extent
+from jobs.rounds import read_extent, rounds_of
 from jobs.shard_row import json_row_of
 from jobs.shard_tar import row_json
 from jobs.store import Store
@@ -31,6 +31,8 @@ _BLOCK = 512
 SHARDS_KEPT = 64
 #: Whole shards whose manifests are kept in memory, and how long those of later rounds are.
 UNITS_KEPT, LATER_S = 256, 5.0
+#: Shards of retries that are read and kept all together.
+RETRIED_KEPT = 64
 #: Seconds for which a tar that was there is taken to be there still.
 SEEN_S = 1.0
 #: Units that are looked at for one with a picture.
@@ -73,7 +75,7 @@ class Pictures:
         #: Root and shard -> its units, of shards that are whole: they do not change.
         self._whole: OrderedDict[tuple[str, int], list[Manifest]] = OrderedDict()
         #: Root -> until when, and what later rounds are: one page asks for a hundred pictures.
-        self._later: dict[str, tuple[float, Extent, list[Manifest]]] = {}
+        self._later: dict[str, tuple[float, Extent, list[Manifest] | None]] = {}
         #: Key of a tar -> until when it need not be looked for again.
         self._seen: dict[str, float] = {}
 
@@ -131,7 +133,10 @@ class Pictures:
                 if place is not None:
                     self.check(layout, manifest)
                     return manifest, place
-        for manifest in self._rounds(layout, job)[1]:
+        retried = self._rounds(layout, job)[1]
+        if retried is None:
+            retried = retried_manifests(self._store, layout, image, image)
+        for manifest in retried:
             place = self.places(layout, manifest).get(image)
             if place is not None:
                 self.check(layout, manifest)
@@ -180,15 +185,18 @@ class Pictures:
         own = Extent(job, [own_block(job)])
         return own if image < own.images else self._rounds(layout, job)[0]
 
-    def _rounds(self, layout: JobLayout, job: Job) -> tuple[Extent, list[Manifest]]:
-        """What was added to a job, and the units of its retries."""
+    def _rounds(self, layout: JobLayout, job: Job) -> tuple[Extent, list[Manifest] | None]:
+        """What was added to a job, and the units of its retries; None where those are many."""
         # Held while reading: whoever comes meanwhile would read the same.
         with self._later_lock:
             now = time.monotonic()
             if layout.root not in self._later or self._later[layout.root][0] <= now:
                 self._later = {root: one for root, one in self._later.items() if one[0] > now}
-                extent = read_extent(self._store, layout, job)
-                retried = retried_manifests(self._store, layout)
+                rounds = rounds_of(self._store, layout)
+                extent = read_extent(self._store, layout, job, rounds)
+                shards = sum(one.shards for one in rounds if one.renders and not one.block)
+                few = shards <= RETRIED_KEPT
+                retried = retried_manifests(self._store, layout) if few else None
                 self._later[layout.root] = (now + LATER_S, extent, retried)
             return self._later[layout.root][1:]
 

@@ -7,7 +7,8 @@ import httpx
 import pytest
 import redis
 
-from jobs import items
+from jobs import items, pictures
+from jobs.errors import NotFound
 from jobs.items import item_page, manifest_keys
 from jobs.layout import JobLayout
 from jobs.pictures import Pictures
@@ -160,3 +161,12 @@ def test_of_a_large_retry_few_shards_are_read(
     monkeypatch.setattr(shop.store, "get", lambda key: (read.append(key), get(key))[1])
     assert states(16, 2) == ["ok", "failed"]
     assert len(read) < 25
+    read.clear()
+    monkeypatch.setattr(pictures, "RETRIED_KEPT", 4)
+    shown = Pictures(shop.store)
+    found = shown.read(layout, job, 16)
+    assert found.sha256 == item_page(shop.store, layout, job, first=16, limit=1).items[0].sha256
+    with pytest.raises(NotFound):
+        shown.read(layout, job, 17)
+    names = {key.rpartition("/")[2] for key in read if key.endswith("_stats.json")}
+    assert len([name for name in names if int(name[:5]) >= 16]) < 16
