@@ -17,6 +17,7 @@ from jobs.manifest import Manifest
 from jobs.results import outcome_of
 from jobs.store import Store
 from tests.chaos.one_site import Site
+from tests.chaos.world import Whole
 from tests.servers import assert_no_leaks
 
 #: Image -> sha256 of its picture file in an undisturbed run.
@@ -159,13 +160,17 @@ def _examine_job(site: Site, job: Job, undisturbed: Undisturbed, verdict: Verdic
 
 def _examine_done(site: Site, job: Job, undisturbed: Undisturbed, verdict: Verdict) -> Dataset:
     found = read_dataset(site.store, site.layout(job))
-    verdict.lost += [image for image in range(job.images) if not found.rows[image]]
+    own = Whole({image: undisturbed[image] for image in range(job.images)}, site.given_up)
+    wanted = site.wholes.get(job.id, own)
+    verdict.lost += [image for image in wanted.pictures if not found.rows[image]]
     verdict.doubled += [image for image, times in found.rows.items() if times > 1]
     verdict.wrong += found.wrong
+    for image in found.rows.keys() - wanted.pictures.keys():
+        verdict.wrong.append(f"image {image}: it was dropped, or never asked for")
     for image, digest in found.pictures.items():
-        if digest != undisturbed[image]:
+        if digest != wanted.pictures.get(image, digest):
             verdict.wrong.append(f"image {image}: another picture")
-    if len(found.failed) != site.given_up:
+    if len(found.failed) != wanted.failed:
         verdict.otherwise.append(f"failed: {found.failed}")
     return found
 

@@ -25,7 +25,7 @@ from tests.chaos.processes import Child, Zygote
 from tests.chaos.proxy import Proxy, close_proxy, open_proxy
 from tests.chaos.recovery import Recovery
 from tests.chaos.seats import RedisSeat, StoreSeat
-from tests.chaos.world import IMAGES, RECIPE, TENANT, chaos_catalog, prompts, request
+from tests.chaos.world import IMAGES, RECIPE, TENANT, Whole, chaos_catalog, prompts, request
 from tests.s3_servers import ACCESS, SECRET, settings_for
 from tests.servers import wait_until
 
@@ -64,6 +64,8 @@ class Site:
     given_up: int = 0
     #: Of several jobs, how each is to end.
     outcomes: dict[str, str] = field(default_factory=dict)
+    #: Of jobs that had later rounds, what there is to be.
+    wholes: dict[str, Whole] = field(default_factory=dict)
     #: What a batch takes at least, for whoever starts from now on.
     pace_s: float = PACE_S
     #: Whether its folder is to stay, for somebody to look at.

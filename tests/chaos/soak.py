@@ -4,7 +4,8 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.job import Job
@@ -13,6 +14,7 @@ from jobs.retry import retry_failed
 from tests.chaos.bench import Bench, bench
 from tests.chaos.examine import Verdict, examine
 from tests.chaos.inject import Trap
+from tests.chaos.later import Later, Step, grown_pictures, steps_of
 from tests.chaos.one_site import Site
 from tests.chaos.seats import redis_versions
 from tests.chaos.strikes import RENDERERS, STRIKES, Strike
@@ -45,6 +47,8 @@ class Plan:
     retries: bool
     first: tuple[tuple[float, Strike], ...]
     again: tuple[tuple[float, Strike], ...]
+    #: What is asked of jobs that are done, one after another.
+    later: tuple[Step, ...]
 
     def __str__(self) -> str:
         wrong = f"image {BAD} cannot be made; " if self.bad else ""
@@ -53,6 +57,7 @@ class Plan:
         struck = "; ".join(strike.text for _, strike in self.first)
         retried = "; ".join(["retry", *(one.text for _, one in self.again)])
         end = f"; {retried}" if self.retries else ""
+        end += "".join(f"; {step}" for step in self.later)
         return f"Redis {self.redis}, {self.store}; {jobs}; {wrong}{traps}{struck}{end}"
 
 
@@ -75,11 +80,15 @@ def plan_of(seed: int, versions: Sequence[str]) -> Plan:
         retries=dice.random() < 0.7,
         first=strikes(2, 6),
         again=strikes(0, 2),
+        later=steps_of(dice),
     )
 
 
-def carry_out(made: Bench, plan: Plan) -> tuple[Verdict, str]:
-    """Everything that the plan says, on servers of its own; what was found, and where it lies."""
+def carry_out(made: Bench, plan: Plan, grown: Mapping[tuple[int, int], str]) -> tuple[Verdict, str]:
+    """Everything that the plan says, on servers of its own; what was found, and where it lies.
+
+    `grown`: row and repeat -> digest of its picture, also of those that are added.
+    """
     pictures = made.undisturbed()
     with made.site(plan.redis, plan.store, name="soak") as site:
         bad = site.trap("batch", "nan", times=10_000, prompt=prompt(BAD))
@@ -97,6 +106,11 @@ def carry_out(made: Bench, plan: Plan) -> tuple[Verdict, str]:
         site.given_up = int(plan.bad)
         if plan.retries:
             _retry(site, jobs, bad, plan)
+        later = Later(site, bad, BAD if site.given_up else None, _wait)
+        for step in plan.later:
+            later.carry_out(step)
+        for job_id, content in later.contents.items():
+            site.wholes[job_id] = content.whole(grown)
         verdict = Verdict(otherwise=site.stop())
         examine(site, pictures, jobs, verdict)
         site.keep = not verdict.clean
@@ -167,20 +181,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     chosen = parser.parse_args()
     rounds = strikes = 0
+    steps: Counter[str] = Counter()
     with bench() as made:
         made.undisturbed()
+        grown = grown_pictures(made)
         end = time.monotonic() + 60 * chosen.minutes
         while time.monotonic() < end:
             seed = chosen.seed + rounds
             rounds += 1
             plan = plan_of(seed, redis_versions())
             strikes += len(plan.first) + len(plan.again) * plan.retries + len(plan.traps)
+            strikes += sum(len(step.strikes) for step in plan.later)
+            steps.update(step.kind for step in plan.later)
             print(f"round {rounds}, seed {seed} (again: make soak SEED={seed}): {plan}", flush=True)
-            verdict, folder = carry_out(made, plan)
+            verdict, folder = carry_out(made, plan, grown)
             if not verdict.clean:
                 print(f"BAD {verdict}\n    see {folder}", flush=True)
                 return 1
-    print(f"{rounds} rounds, {strikes} strikes: nothing lost, doubled, wrong or left over")
+    told = ", ".join(f"{count} x {kind}" for kind, count in sorted(steps.items()))
+    print(f"{rounds} rounds, {strikes} strikes, {told}: nothing lost, doubled, wrong or left over")
     return 0
 
 

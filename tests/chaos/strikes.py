@@ -57,8 +57,12 @@ def drain_renderer(dice: Dice) -> Strike:
 
     def act(site: Site) -> None:
         before = site.children[name]
+        restart, before.restart = before.restart, False
+        # Started again by a trap's kill just now, it would not hear that it is to go.
+        wait_until(before.is_something, name, 60)
         before.signal(SIGTERM)
         before.wait()
+        before.restart = restart
         site.again(name)
 
     return Strike(f"drain {name}", act)

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.dataset_index import DatasetIndex
+from jobs.drop import drop_rows
+from jobs.finish import facts_of
+from jobs.undo_drop import undo_drop
 from tests.chaos.bench import Bench, up
 from tests.chaos.examine import Undisturbed, Verdict, examine, read_dataset
 from tests.chaos.one_site import Site
 from tests.chaos.seats import OLD
+from tests.chaos.world import TENANT, Whole
 from tests.s3_servers import WEAK
 
 pytestmark = pytest.mark.chaos
@@ -90,3 +94,24 @@ def test_what_is_left_behind_is_seen(site: Site, pictures: Undisturbed) -> None:
         site.queue.fail(lease.job_id, lease.unit, lease.token, "release")
     assert verdict.wrong == ["train/00099.tar is in no index"]
     assert [what.split()[0] for what in verdict.left_over] == ["lease", "staged", "file"]
+
+
+def test_what_a_drop_left_or_took_too_much_is_seen(site: Site, pictures: Undisturbed) -> None:
+    job, facts = site.the_job, facts_of(site.the_job, site.catalog)
+    ids = {"prefix": site.direct.s3_prefix, "tenant": TENANT, "job_id": job.id, "now_ms": 1}
+    where = "image >= 3 and image < 5"
+    drop_rows(site.store, site.queue, facts, **ids, where=where, idempotency_key="a")  # type: ignore[arg-type]
+    try:
+        assert look(site, pictures).lost == [3, 4]
+        wanted = {image: digest for image, digest in pictures.items() if image not in (3, 4)}
+        site.wholes[job.id] = Whole(wanted, failed=0)
+        assert look(site, pictures).clean
+        site.wholes[job.id] = Whole({**wanted, 9: "0" * 64}, failed=0)
+        assert look(site, pictures).wrong == ["image 9: another picture"]
+        del wanted[5]
+        site.wholes[job.id] = Whole(wanted, failed=0)
+        assert look(site, pictures).wrong == ["image 5: it was dropped, or never asked for"]
+    finally:
+        site.wholes.clear()
+        undo_drop(site.store, site.queue, facts, **ids)  # type: ignore[arg-type]
+    assert look(site, pictures).clean

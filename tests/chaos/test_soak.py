@@ -1,5 +1,6 @@
 """The soak's plans: a seed decides all of it, and other seeds decide otherwise."""
 
+from tests.chaos.later import KINDS
 from tests.chaos.soak import plan_of
 from tests.chaos.strikes import STRIKES, Dice
 
@@ -16,3 +17,4 @@ def test_every_strike_is_planned_sooner_or_later() -> None:
     assert not [kind for kind in kinds if kind not in told]
     assert "retry" in told
     assert "cannot be made" in told
+    assert not [kind for kind in KINDS if f"; {kind}" not in told]

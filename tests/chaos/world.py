@@ -1,6 +1,8 @@
 """The small job that every fault is struck into: 48 images of 32 x 32, one step, shards of 8."""
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from jobs.catalog import Catalog, load_catalog
 from jobs.job import JobRequest
@@ -14,6 +16,15 @@ SHARD_IMAGES = 8
 BATCH_IMAGES = 4
 _THINGS = ("circle", "star", "square", "triangle")
 _COLOURS = ("red", "blue", "green", "white")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a dataset is to hold: the digest of each image's picture, were all made; and how many
+    of them have none."""
+
+    pictures: Mapping[int, str]
+    failed: int
 
 
 def prompt(number: int) -> str:
