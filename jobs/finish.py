@@ -102,7 +102,7 @@ def finish_job(
     whole = extent.whole
     rows = failed_rows(store, layout, job, found.rounds, found.made)
     quarantine = write_quarantine(store, layout, job, rows)
-    ended = "" if later and not missing and quarantine.rows <= _limit(job) else ended
+    ended = "" if later and not missing and quarantine.rows <= _limit(whole) else ended
     index = index_of(
         whole,
         found.rounds,

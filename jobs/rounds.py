@@ -217,8 +217,9 @@ def order_of_accepted(
         job_id=again.id,
         images=again.images,
         spec_sha256=again.sha256,
-        # A retry may fail as a whole; the job's budget holds for each extension anew.
-        max_failed=job.max_failed_rows if again.block else None,
+        # A retry may fail as a whole; the job's budget holds for each extension anew, a share
+        # of its own images.
+        max_failed=job.failed_limit(again.images) if again.block else None,
     )
 
 

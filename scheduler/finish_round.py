@@ -120,7 +120,7 @@ def spent_reason(job: Job, result: Finished, limit: int | None) -> str:
 
 
 def _still_failed(job: Job, result: Finished) -> str:
-    limit = job.failed_limit(job.images)
+    limit = job.failed_limit(result.images)
     if limit is not None and result.failed > limit:
         return spent_reason(job, result, limit)
     left = result.images - result.ok - result.failed

@@ -356,6 +356,19 @@ def test_an_extension_that_fails_too_often_is_stopped(shop: Workshop) -> None:
     assert len(made(shop, job)) == 12
 
 
+def test_a_share_that_may_fail_is_of_the_extension_s_own_images(shop: Workshop) -> None:
+    job = done_job(shop, max_failed_rows=0.5)
+    asked = extend(shop, job, "1", repeats=4)
+    assert [shop.record(one).max_failed for one in (job.id, asked.id)] == [3, 6]
+    done(shop, job, range(6, 13))
+    assert shop.record(job.id).outcome == "failed"
+
+    retry(shop, job, "2", unfinished=True)
+    done(shop, job, range(6, 15))
+    # Nine of eighteen images are half of them.
+    assert shop.record(job.id).outcome == "done"
+
+
 def test_a_deleted_extension_never_was(shop: Workshop) -> None:
     job = done_job(shop)
     layout = shop.layout(job)
