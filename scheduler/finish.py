@@ -20,6 +20,7 @@ from jobs.shard_queue import ShardQueue
 from jobs.specs import dataset_id, round_number
 from jobs.states import JobState
 from jobs.store import Store
+from jobs.strays import remove_strays
 from scheduler.finish_round import (
     OUTCOMES,
     TOO_MANY_FAILED,
@@ -88,15 +89,19 @@ def _ended_before(
     A job that was retried, or a round with a word on its end, had all its files when whoever
     finished it died: to write them again would undo what later rounds have made since.
     """
+    job = accepted.job
     if accepted.again is not None:
         last = round_outcome(store, layout, accepted.again.number)
         if last.state == JobState.WAITING:
             return False
+        own = range(accepted.again.first_shard, accepted.again.stop_shard)
+        remove_strays(store, layout, job, own)
         close_round(queue, store, accepted.again, last)
         return True
     rounds = rounds_of(store, layout)
     if not rounds:
         return False
+    remove_strays(store, layout, job, range(job.shards))
     last = outcome_of(store, layout)
     outcome, counts = OUTCOMES.get(last.state, "failed"), (last.done, last.failed)
     ready = _READY.get(record.state, outcome) if outcome == "done" else outcome

@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import redis
 
 import jobs.drop
 from jobs.drop import Dropped, drop_rows, look
-from jobs.errors import Conflict, InvalidInput
+from jobs.errors import Conflict, InvalidInput, LeaseLost
 from jobs.extend import extend_job
 from jobs.fetch import read_index
 from jobs.finish import Facts
@@ -23,6 +24,7 @@ from jobs.pictures import Pictures
 from jobs.recover import recover_jobs
 from jobs.results import outcome_of
 from jobs.retry import retry_failed
+from jobs.rounds import order_of_accepted, read_accepted
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.store import ObjectInfo, Store
@@ -79,6 +81,38 @@ def files(shop: Workshop, job: Job) -> dict[str, bytes]:
     folders = ("train/", "images/", "quarantine/", "index.json")
     names = [key.removeprefix(root) for key in keys]
     return {name: shop.store.get(root + name) for name in names if name.startswith(folders)}
+
+
+@pytest.mark.parametrize("output", ["webdataset", "objects"])
+def test_a_queue_that_went_back_in_time_brings_no_dropped_row_back(
+    shop: Workshop, output: str
+) -> None:
+    """It hands out the shards of a job that has ended: those that were replaced are made again."""
+    job = done_job(shop, {1, 8}, output=output)
+    added = extend_job(
+        *(shop.store, shop.queue), **asked(shop, job), repeats=1, rows=None, idempotency_key="more"
+    )
+    shop.render(job)
+    shop.finish()
+    drop(shop, job, "topic = 1 or image = 8 or image = 11")
+    before, every = files(shop, job), {one.key for one in shop.store.list(shop.layout(job).root)}
+
+    for queue_id in (job.id, added.id):
+        accepted = read_accepted(shop.store, PREFIX, TENANT, queue_id)
+        assert shop.queue.forget(queue_id) == "closed"
+        shop.queue.submit(order_of_accepted(accepted))
+    again = shop.claim(job, 9)
+    assert len(again) == 5
+    for lease in again:
+        with suppress(LeaseLost):
+            # One that is where it was is adopted by renderers.
+            shop.commit(lease)
+        shop.say_done(lease)
+    assert {one.key for one in shop.store.list(shop.layout(job).root)} > every
+    assert shop.finish() == 2
+    assert {one.key for one in shop.store.list(shop.layout(job).root)} == every
+    assert files(shop, job) == before
+    assert shop.record(job.id).outcome == "done"
 
 
 def test_rows_are_taken_out_of_shards_index_and_counts(shop: Workshop) -> None:
