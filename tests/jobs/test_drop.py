@@ -13,7 +13,7 @@ import redis
 
 import jobs.drop
 from jobs.drop import Dropped, drop_rows, look
-from jobs.errors import Conflict, InvalidInput, LeaseLost
+from jobs.errors import Conflict, InvalidInput, LeaseLost, Unreachable
 from jobs.extend import extend_job
 from jobs.fetch import read_index
 from jobs.finish import Facts
@@ -113,6 +113,23 @@ def test_a_queue_that_went_back_in_time_brings_no_dropped_row_back(
     assert {one.key for one in shop.store.list(shop.layout(job).root)} == every
     assert files(shop, job) == before
     assert shop.record(job.id).outcome == "done"
+
+
+def test_a_drop_that_is_sent_again_tells_the_queue_what_it_missed(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = done_job(shop, {1, 8})
+
+    def away(*_: Any) -> bool:
+        raise Unreachable("Redis is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.queue, "amend", away)
+        with pytest.raises(Unreachable):
+            drop(shop, job, "image < 3")
+    assert not drop(shop, job, "image < 3").created
+    record = shop.record(job.id)
+    assert (record.round, record.done_images, record.failed_images) == (1, 6, 1)
 
 
 def test_rows_are_taken_out_of_shards_index_and_counts(shop: Workshop) -> None:
