@@ -15,6 +15,7 @@ from benchmarks.simulated_cluster import (
     SimulatedCluster,
     Spell,
 )
+from benchmarks.simulated_pool import BASES, LOAD_S, REFIT_S
 
 PART = "day"
 #: Fair shares are judged in every ten minutes.
@@ -58,7 +59,7 @@ def _fairness(size: int, tenants: int, seconds: float, most: int) -> Goal:
         most=5.0,
         how=f"the worst of {len(off)} windows of {tenants} tenants with backlog; "
         f"{within:.0%} are within 5 %, half within {middle:.1%}; {size:,} renderers; "
-        f"{cluster.ledger.loads} loads; {REAL}",
+        f"{cluster.ledger.loads} loads, {cluster.ledger.refits} refits; {REAL}",
         seen={"p90": off[int(len(off) * 0.9)], "p99": off[int(len(off) * 0.99)]},
     )
 
@@ -94,8 +95,8 @@ def _mixed(size: int, tenants: int, hours: float) -> list[Goal]:
     how = (
         f"{hours:g} h, load {NIGHT:g} to {DAY:g} of the pool, {len(ledger.submitted):,} jobs of 16 "
         f"to 10 million images, {ledger.cycles:,} units; {size:,} renderers, {tenants} tenants, 50 "
-        f"engines, {ledger.loads:,} loads; virtual time, the loop steps every {DAY_STEP_S:g} s, "
-        "no renewals"
+        f"engines of {BASES} bases, {ledger.loads:,} loads of {LOAD_S:g} s and {ledger.refits:,} "
+        f"refits of {REFIT_S:g} s; virtual time, the loop steps every {DAY_STEP_S:g} s, no renewals"
     )
     crowded = f"with a backlog of {BACKLOG_S / 60:g} minutes"
     return [

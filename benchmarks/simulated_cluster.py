@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, field
 from benchmarks.fleet import digest
 from benchmarks.simulated_pool import (
     LOAD_S,
+    REFIT_S,
     SimulatedPool,
     beat_of,
     simulated_recipes,
@@ -31,13 +32,22 @@ _EPOCH_MS = 1_750_000_000_000
 
 @dataclass
 class SimulatedRenderer:
-    """One that loads, sleeps through shards and leaves."""
+    """One that loads, sleeps through shards, becomes another engine's, and leaves."""
 
     name: str
     engine: str
     state: str = "loading"
     draining: bool = False
+    refitted: bool = False
+    #: The engine that it has next; its name for the queue is another with each.
+    becomes: str = ""
+    life: int = 0
     claims: int = 0
+
+    @property
+    def worker(self) -> str:
+        """Its name for the queue."""
+        return f"{self.name}.{self.life}"
 
 
 @dataclass
@@ -77,6 +87,7 @@ class Ledger:
     crowded: Spell = field(default_factory=Spell)
     calm: Spell = field(default_factory=Spell)
     loads: int = 0
+    refits: int = 0
     cycles: int = 0
     #: Job -> when it was submitted, and how long until its first unit was claimed.
     submitted: dict[str, float] = field(default_factory=dict)
@@ -96,7 +107,7 @@ class SimulatedCluster:
         #: Device-seconds an image, by engine: as on different models and sizes.
         self.cost = {key: 0.08 + 0.14 * n / 49 for n, key in enumerate(self.recipes)}
         self.queue = ShardQueue(control_client(url), clock=lambda: _EPOCH_MS + int(self.now * 1e3))
-        self.pool = SimulatedPool(size, self._start, self._drain)
+        self.pool = SimulatedPool(size, self._start, self._drain, self._refit)
         self.scheduler = simulated_scheduler(self.queue, self.pool, lambda: self.now)
         self.ledger = Ledger()
         #: Units that nobody holds, and the device-seconds that they are, as the loop last saw them.
@@ -177,16 +188,27 @@ class SimulatedCluster:
         self._states[one.state] -= 1
         self._states[state] += 1
         one.state = state
-        beat = beat_of(one.name, one.engine, state, draining=one.draining)
+        self._beat(one)
+
+    def _beat(self, one: SimulatedRenderer) -> None:
+        beat = beat_of(
+            one.name,
+            one.engine,
+            # It holds a unit until it asks for the next.
+            "rendering" if one.state == "between" else one.state,
+            draining=one.draining,
+            refitted=one.refitted,
+            becomes=one.becomes,
+        )
         # A real one beats every 15 s; here it speaks when there is news.
-        self.queue.heartbeat(one.name, beat, ttl_ms=LEASE_MS * 1_000)
+        self.queue.heartbeat(one.worker, beat, ttl_ms=LEASE_MS * 1_000)
 
     def _start(self, name: str, engine: str) -> None:
         one = self._renderers[name] = SimulatedRenderer(name, engine)
         self._states["loading"] += 1
         self.ledger.loads += 1
         self._set(one, "loading")
-        self.at(LOAD_S, lambda: self._look(one))
+        self.at(LOAD_S, lambda: self._loaded(one))
 
     def _drain(self, name: str) -> None:
         one = self._renderers[name]
@@ -197,18 +219,45 @@ class SimulatedCluster:
         if one.state == "idle":
             self._look(one)
 
+    def _refit(self, name: str, engine: str) -> None:
+        one = self._renderers[name]
+        one.becomes = engine
+        self._beat(one)
+        if one.state == "idle":
+            self._look(one)
+
+    def _become(self, one: SimulatedRenderer) -> None:
+        self.queue.leave(one.worker)
+        one.engine, one.becomes, one.refitted, one.life = one.becomes, "", True, one.life + 1
+        one.claims = 0
+        self.ledger.refits += 1
+        self._set(one, "loading")
+        self.at(REFIT_S, lambda: self._loaded(one))
+
+    def _loaded(self, one: SimulatedRenderer) -> None:
+        self._between(one)
+        self._look(one)
+
+    def _between(self, one: SimulatedRenderer) -> None:
+        self._states[one.state] -= 1
+        self._states["between"] += 1
+        one.state = "between"
+
     def _look(self, one: SimulatedRenderer) -> None:
-        """Claim, or leave where it was told to."""
-        if one.name not in self._renderers or one.state == "rendering":
+        """Claim, or leave or become another where it was told to."""
+        if one.name not in self._renderers or one.state in ("rendering", "loading"):
             return
         if one.draining:
             self._states[one.state] -= 1
             del self._renderers[one.name], self.pool.present[one.name]
-            self.queue.leave(one.name)
+            self.queue.leave(one.worker)
+            return
+        if one.becomes:
+            self._become(one)
             return
         one.claims += 1
         nonce = f"n{one.claims}"
-        found = self.queue.claim(one.name, nonce, one.engine, 32, LEASE_MS, 16, ahead=True)
+        found = self.queue.claim(one.worker, nonce, one.engine, 32, LEASE_MS, 16, ahead=True)
         if not found:
             if one.state != "idle":
                 self._set(one, "idle")
@@ -230,7 +279,7 @@ class SimulatedCluster:
         began = self.now
 
         def renew() -> None:
-            self.queue.renew(one.name, found, LEASE_MS, [lease.first, *[None] * len(rest)])
+            self.queue.renew(one.worker, found, LEASE_MS, [lease.first, *[None] * len(rest)])
 
         def done() -> None:
             answer = self.queue.done(job, lease.unit, lease.token, 0, round(seconds * 1e3))
@@ -241,9 +290,7 @@ class SimulatedCluster:
             if rest:
                 self._render(one, rest)
             else:
-                self._states["rendering"] -= 1
-                self._states["between"] += 1
-                one.state = "between"
+                self._between(one)
                 self._look(one)
 
         if self._renewing:

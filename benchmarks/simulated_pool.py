@@ -14,7 +14,8 @@ from scheduler.facts import Facts
 from scheduler.loop import Scheduler
 from scheduler.pool import Pool, PoolActor
 
-#: What loading takes: the base from the node's disk, and the adapters.
+#: What loading takes, and for a renderer of the same base a refit: its process, its libraries and
+#: its place on the device are there.
 LOAD_S, REFIT_S = 40.0, 10.0
 #: Base models that the engines share.
 BASES = 5
@@ -59,8 +60,17 @@ def simulated_scheduler(
     return scheduler
 
 
-def beat_of(name: str, engine: str, state: str, *, draining: bool = False) -> dict[str, str]:
+def beat_of(
+    name: str,
+    engine: str,
+    state: str,
+    *,
+    draining: bool = False,
+    refitted: bool = False,
+    becomes: str = "",
+) -> dict[str, str]:
     """A heartbeat with every field that a real renderer's has."""
+    ready_s = f"{REFIT_S if refitted else LOAD_S:g}"
     return {
         "actor": name,
         "engine_key": engine,
@@ -70,6 +80,9 @@ def beat_of(name: str, engine: str, state: str, *, draining: bool = False) -> di
         "pid": "12345",
         "device": "NVIDIA H100 80GB HBM3",
         "load": "" if state == "loading" else _LOADED,
+        "ready_s": "" if state == "loading" else ready_s,
+        "refit": "1" if refitted else "",
+        "becomes": becomes,
         "images": "123456",
         "engine": "tiny",
         "busy": "0.987",
@@ -82,11 +95,15 @@ class SimulatedPool(Pool):
     """Where Ray would be: told what to start and to drain, asked who is there."""
 
     def __init__(
-        self, size: int, on_start: Callable[[str, str], None], on_drain: Callable[[str], None]
+        self,
+        size: int,
+        on_start: Callable[[str, str], None],
+        on_drain: Callable[[str], None],
+        on_refit: Callable[[str, str], None] = lambda name, engine: None,
     ) -> None:
         super().__init__(size)
         self._size = size
-        self._on_start, self._on_drain = on_start, on_drain
+        self._on_start, self._on_drain, self._on_refit = on_start, on_drain, on_refit
         self.present: dict[str, PoolActor] = {}
         self._count = 0
 
@@ -109,6 +126,11 @@ class SimulatedPool(Pool):
     def drain(self, name: str, seconds: float | None = None) -> None:
         """It finishes its shard and leaves."""
         self._on_drain(name)
+
+    def refit(self, name: str, recipe: Recipe) -> bool:
+        """It finishes its shard and goes on with another engine."""
+        self._on_refit(name, recipe.engine_key)
+        return True
 
     def withdraw(self, name: str) -> bool:
         """None waits for a node."""

@@ -91,8 +91,9 @@ class QueuePresence(QueueScript):
         return {name: int(count) for name, count in found.items()}
 
     def note_pool_change(self, what: str, renderer: str) -> None:
-        """Note that a renderer was started, or asked to leave: news for people, told once."""
-        if any(
+        """Note that a renderer was started, or asked to leave: news for people, told once. Or that
+        it is to become another (`refitted`), as often as that happens."""
+        if what != "refitted" and any(
             (one.what, one.renderer) == (what, renderer) for one in self.pool_changes(POOL_LOOK)
         ):
             return

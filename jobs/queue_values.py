@@ -153,7 +153,7 @@ class DoneUnit:
 
 @dataclass(frozen=True, slots=True)
 class PoolChange:
-    """A renderer that was `started`, or asked to leave (`drained`)."""
+    """A renderer that was `started`, is to become another (`refitted`), or to leave (`drained`)."""
 
     what: str
     renderer: str

@@ -76,11 +76,12 @@ def _quota_reason(spent: int) -> str:
 
 
 def _engine_reason(record: QueueJob, scene: Scene) -> str:
-    # One that is leaving takes no more shards.
+    # One that is leaving, or becomes another's, takes no more shards.
     mine = [
         one.info
         for one in scene.renderers
-        if one.info.get("engine_key") == record.engine_key and not one.info.get("draining")
+        if one.info.get("engine_key") == record.engine_key
+        and not (one.info.get("draining") or one.info.get("becomes"))
     ]
     states = {info.get("state", "") for info in mine}
     if "broken" in states:

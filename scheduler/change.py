@@ -1,11 +1,12 @@
 """Change: slots as they pass from one engine to another within one decision."""
 
 import heapq
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
-from scheduler.prices import BUSY, WARM, deferral_ms, warm_price
+from scheduler.prices import BUSY, WARM, bases_there, deferral_ms, warm_price
 from scheduler.shares import rank_of
 
 #: Engine -> renderers of it.
@@ -13,7 +14,7 @@ _Held = dict[str, list[RendererFact]]
 
 
 class Change:
-    """Who is there, who leaves for whom, and who is started; `decision` says it in the end.
+    """Who is there, who leaves or is refitted for whom, who is started; `decision` says it.
 
     `facts`: with what tenants may hold alone; `at_work`: engines with a unit in hand, whoever may
     hold it; `spare`: renderers beyond their engine's target; `leaving`: those that leave anyway.
@@ -27,7 +28,9 @@ class Change:
         spare: Iterable[RendererFact],
         leaving: Iterable[str],
     ) -> None:
-        self._facts, self._want, self._deferred = facts, want, deferral_ms(facts)
+        self._facts, self._want = facts, want
+        self._deferred, self._loads_deferred = deferral_ms(facts), deferral_ms(facts, refits=False)
+        self._bases = bases_there(facts)
         self._demands = {one.engine_key: one for one in facts.demands}
         self._working = {one.engine_key for one in facts.demands if one.units}
         self._ranks = {
@@ -35,7 +38,7 @@ class Change:
             for key in self._working
         }
         self._drain, self._heirs, self._start = list(leaving), dict[str, str](), Counter[str]()
-        self._coming = Counter[str]()
+        self._refit, self._coming = dict[str, str](), Counter[str]()
         self._have = Counter(one.engine_key for one in facts.renderers if not one.draining)
         draining = sum(one.draining for one in facts.renderers)
         self._free = max(0, facts.slots - len(facts.renderers))
@@ -78,7 +81,8 @@ class Change:
 
     def decision(self) -> Decision:
         """What became of it."""
-        return Decision(dict(self._start), tuple(self._drain), self._heirs, dict(self._coming))
+        coming = dict(self._coming)
+        return Decision(dict(self._start), tuple(self._drain), self._refit, self._heirs, coming)
 
     def _turn(self, key: str) -> tuple[bool, int, float, str]:
         return (not self._late(key), -max(self._ranks[key]), -self._share_s(key), key)
@@ -96,15 +100,14 @@ class Change:
 
     def _one_more(self, key: str, over: bool) -> bool:
         """One more renderer for the engine, as cheaply as may be; False: it has to wait."""
-        loads = self._share_s(key) / self._demands[key].load_s
-        first = self._first(key)
+        share_s = math.inf if self._first(key) else self._share_s(key)
         if self._free:
             self._free -= 1
             self._begin(key, 1)
-        elif self._freeing and (first or loads >= WARM):
+        elif self._freeing and share_s >= WARM * self._demands[key].load_s:
             self._freeing -= 1
             self._wait(key, 1)
-        elif (holder := self._resting(key, float("inf") if first else loads)) is not None:
+        elif (holder := self._resting(key, share_s)) is not None:
             self._hand_over(self._warm, holder, key)
         elif not over and (holder := self._giving(key)) is not None:
             self._hand_over(self._busy, holder, key)
@@ -123,58 +126,79 @@ class Change:
             self._have[key] += count
 
     def _hand_over(self, place: _Held, holder: str, key: str) -> None:
-        leaves = place[holder].pop()
+        stays = self._refitted(place, holder, key)
+        gives = stays or place[holder][-1]
+        place[holder].remove(gives)
         if not place[holder]:
             del place[holder]
-        self._drain.append(leaves.name)
-        self._heirs[leaves.name] = key
+        if stays is not None:
+            self._refit[gives.name] = key
+        else:
+            self._drain.append(gives.name)
+            self._heirs[gives.name] = key
         self._wait(key, 1)
 
-    def _resting(self, key: str, loads: float) -> str | None:
-        """Whose renderer without anything in hand leaves for the engine; None: it is worth none.
+    def _refitted(self, place: _Held, holder: str, key: str) -> RendererFact | None:
+        """Who of a holder's renderers becomes one of the engine where it is; None: nobody can."""
+        if not self._same_base(holder, key):
+            return None
+        share = self._demands[key].share
+        fits = (one for one in reversed(place[holder]) if one.ready and _close(one.share, share))
+        return next(fits, None)
 
-        One whose engine has nothing to do, then one with the same base (its node has that on its
-        disk), then one of many.
+    def _same_base(self, holder: str, key: str) -> bool:
+        found, base = self._demands.get(holder), self._demands[key].base_key
+        return bool(base) and found is not None and found.base_key == base
+
+    def _apart(self, place: _Held, holder: str, key: str) -> int:
+        """How far a holder's renderer is from the engine: adapters, a process, a base as well."""
+        if self._refitted(place, holder, key) is not None:
+            return 0
+        return 1 if self._same_base(holder, key) else 2
+
+    def _resting(self, key: str, share_s: float) -> str | None:
+        """Whose renderer without anything in hand gives its slot; None: it is worth none.
+
+        One whose engine has nothing to do, then one with the same base (it is refitted, or its node
+        has the base on its disk), then one of many.
         """
-        base, limit = self._demands[key].base_key, self._facts.idle_limit_ms
-        prices = {
-            holder: warm_price(self._demands.get(holder), limit)
-            for holder in self._warm
-            if holder != key
-        }
-
-        def cost(holder: str) -> tuple[bool, bool, float, int, str]:
-            found = self._demands.get(holder)
-            other = not base or found is None or found.base_key != base
-            many = -len(self._warm[holder])
-            return (holder in self._working, other, prices[holder], many, holder)
-
-        return min((one for one in prices if loads >= prices[one]), key=cost, default=None)
+        own, limit = self._demands[key], self._facts.idle_limit_ms
+        costs: dict[str, tuple[bool, int, float, int, str]] = {}
+        for holder, renderers in self._warm.items():
+            apart = self._apart(self._warm, holder, key)
+            price = warm_price(self._demands.get(holder), limit)
+            if holder != key and share_s >= price * (own.load_s if apart else own.refit_s):
+                costs[holder] = (holder in self._working, apart, price, -len(renderers), holder)
+        return min(costs, key=costs.__getitem__, default=None)
 
     def _giving(self, key: str) -> str | None:
-        """Whose renderer at work leaves for the engine; None: it has to wait."""
-        own, share_s, first = self._demands[key], self._share_s(key), self._first(key)
-        urgent, late = max(self._ranks[key]), self._late(key)
-
-        def gives(holder: str) -> bool:
-            if late or (first and urgent > self._least_rank(holder)):
-                return True
+        """Whose renderer at work gives its slot; None: it has to wait."""
+        share_s, late = self._share_s(key), self._late(key)
+        urgent = max(self._ranks[key]) if self._first(key) else -1
+        # One that was let in early because it needs no load gets no load for it.
+        own = self._demands[key]
+        waited = own.base_key not in self._bases or own.starved_ms >= self._loads_deferred
+        costs: dict[str, tuple[int, int, int, str]] = {}
+        for holder in self._busy:
+            apart, rank = self._apart(self._busy, holder, key), self._least_rank(holder)
+            let_in = urgent > rank or (late and (waited or not apart))
             # It has to be loaded, and the other one again afterwards.
-            return share_s >= BUSY * (own.load_s + self._load_s(holder))
+            both_s = self._entry_s(key, apart) + self._entry_s(holder, apart)
+            if holder != key and (let_in or share_s >= BUSY * both_s):
+                beyond = self._have[holder] - self._want.get(holder, 0)
+                costs[holder] = (rank, apart, -beyond, holder)
+        return min(costs, key=costs.__getitem__, default=None)
 
-        def cost(holder: str) -> tuple[int, bool, int, str]:
-            found = self._demands.get(holder)
-            other = not own.base_key or found is None or found.base_key != own.base_key
-            beyond = self._have[holder] - self._want.get(holder, 0)
-            return (self._least_rank(holder), other, -beyond, holder)
-
-        holders = (one for one in self._busy if one != key and gives(one))
-        return min(holders, key=cost, default=None)
-
-    def _load_s(self, holder: str) -> float:
-        found: EngineDemand | None = self._demands.get(holder)
-        return found.load_s if found is not None else 0.0
+    def _entry_s(self, key: str, apart: int) -> float:
+        found: EngineDemand | None = self._demands.get(key)
+        if found is None:
+            return 0.0
+        return found.load_s if apart else found.refit_s
 
     def _least_rank(self, holder: str) -> int:
         """What a renderer too many works on: the least urgent of its engine's."""
         return min(self._ranks.get(holder, ()), default=-1)
+
+
+def _close(one: float, other: float) -> bool:
+    return math.isclose(one, other, abs_tol=1e-3)

@@ -26,10 +26,13 @@ class EngineDemand:
 
     engine_key: str
     work: tuple[Work, ...] = ()
-    #: The base model alone: engines that share it differ in adapters.
+    #: The base model and the kind of node it asks for: engines that share it differ in adapters.
     base_key: str = ""
-    #: Seconds from nothing to an engine.
+    #: Seconds from nothing to an engine, and from another engine of its base.
     load_s: float = LOAD_S
+    refit_s: float = LOAD_S
+    #: How much of a device its next renderer takes.
+    share: float = 1.0
     #: How long nothing has waited or run for it.
     idle_ms: int = 0
     #: How long it has had work, and nobody who rendered any of it.
@@ -57,6 +60,10 @@ class RendererFact:
     draining: bool = False
     #: It has nothing in hand.
     idle: bool = False
+    #: It has its engine, and so can be refitted for another of the same base.
+    ready: bool = False
+    #: How much of a device it has.
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to change: renderers to start by engine, renderers to drain by name."""
+    """What to change: renderers to start by engine, to drain and to refit by name."""
 
     start: Mapping[str, int] = field(default_factory=dict)
     drain: tuple[str, ...] = ()
+    #: Renderer -> engine of the same base that it becomes, once it has finished what it holds.
+    refit: Mapping[str, str] = field(default_factory=dict)
     #: Of those that drain: whose engine gets the slot.
     heirs: Mapping[str, str] = field(default_factory=dict, compare=False)
-    #: Engine -> renderers it will have in slots that are being freed.
+    #: Engine -> renderers it will have by refits and in slots that are being freed.
     coming: Mapping[str, int] = field(default_factory=dict, compare=False)

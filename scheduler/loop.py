@@ -14,7 +14,6 @@ from jobs.catalog import Catalog
 from jobs.errors import FewstepError
 from jobs.queue_values import QueueJob
 from jobs.recipe import Recipe
-from jobs.records import LoadTimes
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.specs import read_job
@@ -23,6 +22,7 @@ from scheduler.chores import Chores
 from scheduler.facts import Decision, EngineDemand, Facts, RendererFact
 from scheduler.leaving import Leaving
 from scheduler.limits import within_limits
+from scheduler.measured import Measured
 from scheduler.observing import (
     BEAT_FIELDS,
     Beats,
@@ -32,9 +32,10 @@ from scheduler.observing import (
     waits,
 )
 from scheduler.policy import decide, placement_of
-from scheduler.pool import Pool
+from scheduler.pool import Pool, PoolActor
 from scheduler.promises import Promises
-from scheduler.recipes import KEPT, Recipes
+from scheduler.recipes import Recipes
+from scheduler.refits import Refits
 from scheduler.sharing import SHARING_FIELDS
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Scheduler:
     recipes: Recipes = field(init=False)
     leaving: Leaving = field(init=False)
     promises: Promises = field(init=False)
+    refits: Refits = field(init=False)
     _busy_at: dict[str, float] = field(default_factory=dict)
     _served_at: dict[str, float] = field(default_factory=dict)
     _told_at: float = float("-inf")
@@ -75,8 +77,7 @@ class Scheduler:
     #: Of tenants, asked as often.
     _weights: Mapping[str, float] = field(default_factory=dict)
     _caps: Mapping[str, int] = field(default_factory=dict)
-    #: Engine -> what loading it took, as its renderers measured.
-    _loads: dict[str, LoadTimes] = field(default_factory=dict)
+    _measured: Measured = field(default_factory=Measured)
 
     def __post_init__(self) -> None:
         def read(tenant: str, job_id: str) -> Recipe:
@@ -84,7 +85,7 @@ class Scheduler:
 
         self.recipes = Recipes(read, self.clock)
         self.leaving = Leaving(self.queue, self.pool)
-        self.promises = Promises(self.clock)
+        self.promises, self.refits = Promises(self.clock), Refits(self.clock)
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop; a step that fails is logged and repeated."""
@@ -147,19 +148,13 @@ class Scheduler:
         beats = self._look()
         actors = [one for one in self.pool.actors() if one.name not in self.leaving.names]
         self.promises.forget({actor.name for actor in actors})
-        self._loads |= beats.loads
+        self.refits.look(actors, beats)
+        engines = self.refits.engines(actors, beats)
+        self._measured.take(beats, self._base_of)
         self._working = beats.working
-        demands = self._demands(jobs, Counter(actor.engine_key for actor in actors), beats)
+        demands = self._demands(jobs, Counter(engines.values()), beats)
         self._waiting = units_waiting(demands, jobs)
-        renderers = [
-            RendererFact(
-                actor.name,
-                actor.engine_key,
-                draining=actor.name in beats.draining or self.promises.told(actor.name),
-                idle=actor.name in beats.idle,
-            )
-            for actor in actors
-        ]
+        renderers = [self._fact(actor, engines[actor.name], beats) for actor in actors]
         promised, freed = self.promises.slots(renderers)
         settings = self.settings
         return Facts(
@@ -176,6 +171,17 @@ class Scheduler:
             caps=self._caps,
         )
 
+    def _fact(self, actor: PoolActor, engine_key: str, beats: Beats) -> RendererFact:
+        here = not self.refits.told(actor.name)
+        return RendererFact(
+            actor.name,
+            engine_key,
+            draining=actor.name in beats.draining or self.promises.told(actor.name),
+            idle=here and actor.name in beats.idle,
+            ready=here and actor.name in beats.ready,
+            share=actor.share,
+        )
+
     def _look(self) -> Beats:
         if self.clock() - self._asked_at >= BEAT_S:
             self._beats = Beats.of(self.queue.renderers_of(BEAT_FIELDS))
@@ -184,11 +190,16 @@ class Scheduler:
         return self._beats
 
     def apply(self, decision: Decision) -> None:
-        """Start and drain as decided."""
+        """Start, drain and refit as decided."""
         self.promises.note(decision)
         for name in decision.drain:
             self.pool.drain(name)
             self.queue.note_pool_change("drained", name)
+        for name, engine_key in decision.refit.items():
+            recipe = self.recipes.get(engine_key)
+            if recipe is not None and self.pool.refit(name, recipe):
+                self.refits.note(name, engine_key)
+                self.queue.note_pool_change("refitted", name)
         for engine_key, count in decision.start.items():
             recipe = self.recipes.get(engine_key)
             if recipe is None:
@@ -212,7 +223,7 @@ class Scheduler:
         )
         demands = []
         for key, own in sorted(by_engine.items()):
-            demand = demand_of(key, own, self.recipes.base_of(key), self._loads.get(key), parts)
+            demand = self._priced(demand_of(key, own, parts))
             if key not in self.recipes:
                 # It cannot be started: what is there of it stays, and it takes no slot.
                 demand = replace(demand, most=held.get(key, 0))
@@ -221,14 +232,31 @@ class Scheduler:
             demands.append(self._timed(demand, served))
         return demands
 
+    def _priced(self, demand: EngineDemand) -> EngineDemand:
+        """The demand with what it costs to have its engine."""
+        key, base = demand.engine_key, self._base_of(demand.engine_key)
+        return replace(
+            demand,
+            base_key=base,
+            load_s=self._measured.load_s(key),
+            refit_s=self._measured.refit_s(key, base),
+            share=self.pool.share_of(key),
+        )
+
+    def _base_of(self, engine_key: str) -> str:
+        """The base, and the kind of node that its model asks for; "" for an engine not known."""
+        recipe = self.recipes.get(engine_key)
+        entry = self.catalog.models.get(recipe.model) if recipe is not None else None
+        base = self.recipes.base_of(engine_key)
+        kind = (entry.gpu, entry.node_memory) if entry is not None else (None, None)
+        return f"{base} {kind}" if any(kind) else base
+
     def _forget(self, engines: Mapping[str, Sequence[QueueJob]], jobs: list[QueueJob]) -> None:
         """Of engines that are neither wanted nor there, keep no more than what is of use."""
         for memory in (self._busy_at, self._served_at):
             for key in memory.keys() - engines.keys():
                 del memory[key]
-        unused = [key for key in self._loads if key not in engines]
-        for key in unused[: max(0, len(self._loads) - KEPT)]:
-            del self._loads[key]
+        self._measured.forget(engines.keys(), {self._base_of(key) for key in engines})
         self.recipes.forget(engines.keys(), {job.job_id for job in jobs})
 
     def _timed(self, demand: EngineDemand, served: bool) -> EngineDemand:

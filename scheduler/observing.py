@@ -1,7 +1,7 @@
 """From what the queue says to what the policy knows: work by tenant and priority, who is at it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -9,10 +9,15 @@ from pydantic import ValidationError
 
 from jobs.queue_values import QueueJob, RendererRecord
 from jobs.records import LoadTimes
-from scheduler.facts import LOAD_S, EngineDemand, Work
+from scheduler.facts import EngineDemand, Work
 
+#: What a renderer says of itself.
+_Info = Mapping[str, str]
 #: Of a heartbeat, what `Beats` reads.
-BEAT_FIELDS = ("actor", "engine_key", "state", "load", "draining")
+BEAT_FIELDS = (
+    *("actor", "engine_key", "state", "load", "draining"),
+    *("ready_s", "refit", "becomes"),
+)
 
 
 @dataclass(frozen=True)
@@ -25,29 +30,77 @@ class Beats:
     broken: frozenset[str]
     #: Engine -> renderers that claim its units.
     working: Mapping[str, int]
-    loads: Mapping[str, LoadTimes]
+    #: Engine -> seconds that a load of it took, what of them were stages of loading, and a refit.
+    loads: Mapping[str, float]
+    stages: Mapping[str, float]
+    refits: Mapping[str, float]
+    #: Actor -> engine that it has or loads; and those that have theirs.
+    engines: Mapping[str, str]
+    ready: frozenset[str]
+    #: Actor -> engine that it becomes once it has finished what it holds.
+    becoming: Mapping[str, str]
 
     @classmethod
     def of(cls, records: Iterable[RendererRecord]) -> "Beats":
-        """From their heartbeats."""
-        infos = [record.info for record in records]
+        """From their heartbeats. Of one that died and was started again the latest counts."""
+        latest: dict[str, RendererRecord] = {}
+        for record in records:
+            # Who names no actor is nobody's successor.
+            name = record.info.get("actor") or record.worker
+            if name not in latest or record.beat_ms >= latest[name].beat_ms:
+                latest[name] = record
+        infos = [record.info for record in latest.values()]
+        claiming = [info for info in infos if info.get("state") in ("idle", "rendering")]
+        wholes = [info for info in infos if not info.get("refit")]
         return cls(
-            frozenset(info.get("actor", "") for info in infos if info.get("draining")),
-            frozenset(info.get("actor", "") for info in infos if info.get("state") == "idle"),
+            _actors(info for info in infos if info.get("draining")),
+            _actors(info for info in infos if info.get("state") == "idle"),
             frozenset(
                 info.get("engine_key", "") for info in infos if info.get("state") == "broken"
             ),
             Counter(
                 info.get("engine_key", "")
-                for info in infos
-                if info.get("state") in ("idle", "rendering") and not info.get("draining")
+                for info in claiming
+                if not info.get("draining") and not info.get("becomes")
             ),
-            {
-                info.get("engine_key", ""): times
-                for info in infos
-                if (times := _load(info.get("load", ""))) is not None
-            },
+            loads=_seconds(wholes, lambda info: _ready_s(info) or _stages_s(info)),
+            stages=_seconds(wholes, _stages_s),
+            refits=_seconds((info for info in infos if info.get("refit")), _ready_s),
+            engines=_by_actor(infos, "engine_key"),
+            # One of an earlier release says no seconds, and knows no refit.
+            ready=_actors(
+                info for info in claiming if info.get("ready_s") and not info.get("becomes")
+            ),
+            becoming=_by_actor(infos, "becomes"),
         )
+
+
+def _actors(infos: Iterable[_Info]) -> frozenset[str]:
+    return frozenset(info.get("actor", "") for info in infos)
+
+
+def _by_actor(infos: Iterable[_Info], field: str) -> dict[str, str]:
+    return {one["actor"]: one[field] for one in infos if one.get("actor") and one.get(field)}
+
+
+def _seconds(infos: Iterable[_Info], of: Callable[[_Info], float]) -> dict[str, float]:
+    """Engine -> seconds, of those that tell any."""
+    pairs = ((info.get("engine_key", ""), of(info)) for info in infos)
+    return {key: seconds for key, seconds in pairs if seconds}
+
+
+def _ready_s(info: _Info) -> float:
+    """Seconds until it had its engine, from its process's first line or its last engine's end."""
+    return float(info.get("ready_s") or 0)
+
+
+def _stages_s(info: _Info) -> float:
+    """Seconds of that which were stages of loading."""
+    try:
+        return LoadTimes.model_validate_json(info.get("load", "")).total_ms / 1e3
+    except ValidationError:
+        # It has loaded nothing yet.
+        return 0.0
 
 
 def waits(job: QueueJob) -> bool:
@@ -63,8 +116,6 @@ def ends_soon(job: QueueJob, working: int) -> bool:
 def demand_of(
     engine_key: str,
     jobs: Iterable[QueueJob],
-    base_key: str,
-    load: LoadTimes | None,
     parts: Mapping[str, int] = MappingProxyType({}),
 ) -> EngineDemand:
     """What these jobs want of their engine, by tenant and priority.
@@ -85,8 +136,7 @@ def demand_of(
                 before.cost_s + cost,
                 before.in_flight + job.units_in_flight,
             )
-    load_s = load.total_ms / 1000 if load is not None else 0.0
-    return EngineDemand(engine_key, tuple(work.values()), base_key, load_s or LOAD_S)
+    return EngineDemand(engine_key, tuple(work.values()))
 
 
 def units_waiting(demands: Iterable[EngineDemand], jobs: Iterable[QueueJob]) -> dict[str, int]:
@@ -101,11 +151,3 @@ def _units_waiting(job: QueueJob, images: int, parts: int) -> int:
     """Units that so many waiting images are: whole shards, or more where some were divided."""
     whole = -(-images // job.shard_images)
     return max(whole, parts + min(whole, job.shards - job.cursor)) if images else 0
-
-
-def _load(text: str) -> LoadTimes | None:
-    try:
-        return LoadTimes.model_validate_json(text)
-    except ValidationError:
-        # It has loaded nothing yet.
-        return None

@@ -31,7 +31,10 @@ class PoolActor:
     """A renderer as Ray knows it, pending and restarting ones included."""
 
     name: str
+    #: What it was made with; a refit makes it another's (`scheduler/refits.py`).
     engine_key: str
+    #: How much of a device it has.
+    share: float = 1.0
 
 
 class Pool:
@@ -63,7 +66,8 @@ class Pool:
         found = []
         for entry in list_named_actors(all_namespaces=True):
             if entry["namespace"] == NAMESPACE and entry["name"].startswith(f"{PREFIX}-"):
-                found.append(PoolActor(entry["name"], entry["name"].split("-")[1]))
+                name = entry["name"]
+                found.append(PoolActor(name, name.split("-")[1], self._sharing.given(name)))
         return sorted(found, key=lambda actor: actor.name)
 
     def slots(self) -> int:
@@ -104,6 +108,21 @@ class Pool:
         ).remote(name, recipe.engine_key, recipe.model_dump_json())
         log.info("renderer_started name=%s model=%s", name, recipe.model)
         return name
+
+    def share_of(self, engine_key: str) -> float:
+        """How much of a device the next renderer of an engine takes."""
+        return self._sharing.share_of(engine_key)
+
+    def refit(self, name: str, recipe: Recipe) -> bool:
+        """Tell a renderer to become one of `recipe`'s engine, at once; False: it is gone."""
+        try:
+            actor = ray.get_actor(name, namespace=NAMESPACE)
+            actor.refit.remote(recipe.engine_key, recipe.model_dump_json())
+        except (ValueError, RayError) as error:
+            log.info("refit_skipped name=%s error=%s", name, error)
+            return False
+        log.info("renderer_refitted name=%s model=%s", name, recipe.model)
+        return True
 
     def wants(self, recipe: Recipe, gpus: int) -> dict[str, Any]:
         """What a renderer asks Ray for: a device, and what the catalog says of its model."""

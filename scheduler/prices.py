@@ -1,11 +1,11 @@
-"""Prices: what a slot must bring an engine that is loaded into it, and how long that may wait."""
+"""Prices: what a slot must bring an engine that is to have it, and how long that may wait."""
 
 from scheduler.facts import EngineDemand, Facts
 
-#: Work that the slot would get, in times of what loading takes, where a renderer leaves it that has
-#: nothing in hand and would serve its engine's next job: less, the longer that is in coming.
+#: Work that the slot would get, in times of what loading takes, where a renderer gives it up that
+#: has nothing in hand and would serve its engine's next job: less, the longer that is in coming.
 WARM, STALE = 20.0, 1.0
-#: Where one at work leaves it: its engine is loaded again afterwards. A free slot has no price.
+#: Where one at work gives it up: its engine is loaded again then. A free slot has no price.
 BUSY = 30.0
 #: Of the slots' time, what loading engines may take that are let in because they waited.
 DEFERRED = 0.02
@@ -13,17 +13,29 @@ DEFERRED = 0.02
 DEFER_MS = 300_000
 
 
-def deferral_ms(facts: Facts) -> int:
+def deferral_ms(facts: Facts, *, refits: bool = True) -> int:
     """How long an engine without a renderer waits until it takes a slot from one at work.
 
     So long that those who wait now, let in as often as that, load for `DEFERRED` of the slots'
-    time: two seconds for each of them on a thousand slots, minutes on eight.
+    time: two seconds for each of them on a thousand slots, minutes on eight. An engine whose base
+    is there counts with a refit, and gets no more for it than that (without `refits`: a load).
     """
     there = {one.engine_key for one in facts.renderers if not one.draining}
     there |= facts.promised.keys() | facts.freed.keys()
-    loads_s = sum(one.load_s for one in facts.demands if one.units and one.engine_key not in there)
+    bases = bases_there(facts) if refits else set()
+    loads_s = sum(
+        one.refit_s if one.base_key in bases else one.load_s
+        for one in facts.demands
+        if one.units and one.engine_key not in there
+    )
     room = DEFERRED * facts.slots
     return max(1, min(DEFER_MS, round(1e3 * loads_s / room))) if room else DEFER_MS
+
+
+def bases_there(facts: Facts) -> set[str]:
+    """Bases that some renderer has: an engine of one of them may come by a refit."""
+    there = {one.engine_key for one in facts.renderers if not one.draining}
+    return {one.base_key for one in facts.demands if one.engine_key in there} - {""}
 
 
 def warm_price(holder: EngineDemand | None, idle_limit_ms: int) -> float:

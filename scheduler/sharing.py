@@ -52,6 +52,10 @@ class Sharing:
         count = fitting(peak, self._device, self.most)
         return 1.0 if count == 1 else math.floor(1 / count / _STEP) * _STEP
 
+    def given(self, actor: str) -> float:
+        """What a renderer has of its device."""
+        return self._shares.get(actor, 1.0)
+
     def note(self, actor: str, share: float) -> None:
         """Remember what a renderer was started with: it says so itself only once it lives."""
         self._shares[actor] = share

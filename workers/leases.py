@@ -215,3 +215,21 @@ class LeaseKeeper:
             return False
         pairs = zip(held, states, strict=True)
         return any(one.verdict != _VERDICTS.get(state, "cancel") for one, state in pairs)
+
+
+def end_predecessor(queue: ShardQueue, name: str, worker: str, *, crashed: bool = True) -> int:
+    """End the leases of this actor's earlier lives: processes that Ray has seen die, or, without
+    `crashed`, engines of this process that Redis did not hear give a unit back; how many.
+
+    Waiting for them to run out would be as safe and take up to a lease. Should one live after
+    all (a node that Ray lost sight of), its token is a fence: it commits nothing any more.
+    """
+    why = "its renderer's process died" if crashed else "its renderer became another engine's"
+    ended = 0
+    for lease in queue.leases():
+        if lease.worker.rpartition(".")[0] == name and lease.worker != worker:
+            queue.fail(
+                lease.job_id, lease.unit, lease.token, "crash" if crashed else "release", why
+            )
+            ended += 1
+    return ended

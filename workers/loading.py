@@ -3,6 +3,7 @@
 torch and diffusers are imported inside: the scheduler imports the actor and must not pay for them.
 """
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -118,6 +119,21 @@ def load_parts(
     )
 
 
+def drop_engine(settings: Settings) -> None:
+    """Give back what the engine before held, once nobody refers to it: nets, graphs, device memory.
+
+    How much memory was held at most is counted anew on a GPU, for the engine that comes.
+    """
+    import torch
+
+    if settings.compile != "off":
+        torch.compiler.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
 def _batches(
     engine: Any,
     recipe: Recipe,
@@ -162,6 +178,13 @@ def _in_actor() -> bool:
     import ray
 
     return ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+
+
+def ray_node() -> str:
+    """The name by which Ray knows this process's node; "" where it runs without Ray."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 def assigned_share() -> float:

@@ -6,10 +6,11 @@ import torch
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Bytes at most since the process began, which holds one engine.
+    """Bytes at most.
 
-    Of a GPU: what tensors held, by torch's own count. Of a CPU: resident pages of everything,
-    libraries included, as getrusage(2) tells it on Linux.
+    Of a GPU: what tensors held, by torch's own count, since the engine began to load. Of a CPU:
+    resident pages of everything, libraries and earlier engines included, since the process began,
+    as getrusage(2) tells it on Linux.
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

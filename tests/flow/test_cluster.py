@@ -105,6 +105,24 @@ def test_two_renderers_share_a_job(
     assert sorted(one.fuse_ms > 0 for one in loaded(queue)) == [False, True]
 
 
+def test_a_style_of_the_same_base_takes_no_new_process(
+    stack: Stack, client: Client, queue: ShardQueue, tmp_path: Path
+) -> None:
+    """The renderers that are there change their adapters, and back for the next test."""
+    before = sorted(renderer_pids(queue))
+    styled = {"styles": [{"name": "outline", "weight": 0.8}]}
+    request = JobRequest.model_validate(
+        {"recipe": styled, "repeats": 16, "seed": 7, "shard_images": 8}
+    )
+    done = client.submit(request, PROMPTS)
+    assert ended(client, done.id).state == "done"
+    assert images_in(stack, done.id, tmp_path) == list(range(64))
+    assert sorted(renderer_pids(queue)) == before
+    told = [one.info for one in queue.renderers()]
+    refitted = {one["actor"] for one in told if one["refit"]}
+    assert {row["worker"].rpartition(".")[0] for row in table_rows(tmp_path)} <= refitted
+
+
 def test_a_killed_renderer(stack: Stack, client: Client, queue: ShardQueue, tmp_path: Path) -> None:
     done = client.submit(JobRequest(repeats=32, seed=2, shard_images=8), PROMPTS)
     wait_until(lambda: some_done(client, done.id), "the first shard", 120)

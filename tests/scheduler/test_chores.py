@@ -1,13 +1,14 @@
 """The scheduler's chores: finishing holds placing up for nobody, a lost memory comes back."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import redis
 
+from jobs.queue_values import RendererRecord
 from jobs.redis_client import control_client
 from jobs.rows import Row
 from jobs.settings import Settings
@@ -54,6 +55,12 @@ class Looks:
 
     def slots(self) -> int:
         return 0
+
+    def share_of(self, engine_key: str) -> float:
+        return 1.0
+
+    def hear(self, renderers: Sequence[RendererRecord]) -> None:
+        """Nobody shares anything here."""
 
 
 @contextmanager

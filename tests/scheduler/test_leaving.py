@@ -37,6 +37,9 @@ class Cluster:
     def drain(self, name: str, seconds: float | None = None) -> None:
         self.told.append((name, seconds))
 
+    def share_of(self, engine_key: str) -> float:
+        return 1.0
+
     def withdraw(self, name: str) -> bool:
         self.withdrawn.append(name)
         return True

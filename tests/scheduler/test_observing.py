@@ -12,7 +12,7 @@ from jobs.rows import Row
 from jobs.settings import Settings
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
-from scheduler import loop, recipes
+from scheduler import measured, recipes
 from scheduler.facts import LOAD_S, Decision, Facts
 from scheduler.loop import BEAT_S, Scheduler
 from scheduler.pool import PoolActor
@@ -29,6 +29,7 @@ class Placed:
 
     there: list[PoolActor] = field(default_factory=list)
     drained: list[str] = field(default_factory=list)
+    refitted: dict[str, str] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
     size: int = 2
 
@@ -44,6 +45,13 @@ class Placed:
 
     def drain(self, name: str) -> None:
         self.drained.append(name)
+
+    def refit(self, name: str, recipe: Recipe) -> bool:
+        self.refitted[name] = recipe.engine_key
+        return name in {one.name for one in self.there}
+
+    def share_of(self, engine_key: str) -> float:
+        return 1.0
 
     def withdraw(self, name: str) -> bool:
         return False
@@ -258,7 +266,7 @@ def test_what_is_there_of_such_an_engine_stays(
 def test_what_loading_took_is_not_remembered_for_ever(
     shop: Workshop, scheduler: Scheduler, now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "KEPT", 2)
+    monkeypatch.setattr(measured, "KEPT", 2)
     load = LoadTimes(base_ms=1_000).model_dump_json()
     for number in range(5):
         now[0] += BEAT_S
@@ -267,5 +275,108 @@ def test_what_loading_took_is_not_remembered_for_ever(
     job = shop.submit(ROWS)
     shop.queue.leave("w")
     scheduler.observe()
-    assert len(scheduler._loads) == 2
-    assert job.recipe.engine_key not in scheduler._loads
+    assert len(scheduler._measured._loads) == 2
+    assert job.recipe.engine_key not in scheduler._measured._loads
+
+
+def engine_of(facts: Facts) -> list[tuple[str, bool, bool]]:
+    return [(one.engine_key, one.idle, one.ready) for one in facts.renderers]
+
+
+def test_who_is_refitted_counts_as_what_it_becomes_until_it_says_what_it_is(
+    shop: Workshop, scheduler: Scheduler, pool: Placed, now: list[float]
+) -> None:
+    """Else the next steps would refit another one for the same work, or drain this one."""
+    first = shop.submit(ROWS)
+    other = shop.submit(ROWS, recipe=RecipeRequest(accelerator="none"))
+    x, y = first.recipe.engine_key, other.recipe.engine_key
+    about = {"actor": "a", "engine_key": x, "state": "idle", "ready_s": "9"}
+    pool.there, pool.size = [PoolActor("a", x)], 1
+    shop.queue.heartbeat("a.1", about)
+    assert engine_of(scheduler.observe()) == [(x, True, True)]
+    scheduler.apply(Decision(refit={"a": y, "gone": y}))
+    assert pool.refitted == {"a": y, "gone": y}
+    assert engine_of(scheduler.observe()) == [(y, False, False)]
+    assert [one.what for one in shop.queue.pool_changes(9)] == ["refitted"]
+
+    # It finishes what it holds, for longer than a word is believed without an answer.
+    for _ in range(3):
+        now[0] += TOLD_S - 1
+        shop.queue.heartbeat("a.1", about | {"state": "rendering", "becomes": y})
+        assert engine_of(scheduler.observe()) == [(y, False, False)]
+    assert scheduler._working == {}, "nobody claims units of either"
+
+    now[0] += BEAT_S
+    shop.queue.leave("a.1")
+    assert engine_of(scheduler.observe()) == [(y, False, False)], "between two names"
+    shop.queue.heartbeat("a.2", about | {"engine_key": y, "state": "loading", "ready_s": ""})
+    now[0] += BEAT_S
+    assert engine_of(scheduler.observe()) == [(y, False, False)]
+    shop.queue.heartbeat("a.2", about | {"engine_key": y, "refit": "1", "ready_s": "1.5"})
+    now[0] += BEAT_S
+    assert engine_of(scheduler.observe()) == [(y, True, True)]
+    # It died; Ray starts it with what it was made with, while its last beat is still known.
+    shop.queue.heartbeat("a.3", about | {"state": "starting", "ready_s": ""})
+    now[0] += BEAT_S
+    assert engine_of(scheduler.observe()) == [(x, False, False)]
+
+
+def test_who_never_heard_that_it_is_to_become_another_is_told_again(
+    shop: Workshop, scheduler: Scheduler, pool: Placed, now: list[float]
+) -> None:
+    pool.there = [PoolActor("a", "x")]
+    about = {"actor": "a", "engine_key": "x", "state": "idle", "ready_s": "9"}
+    shop.queue.heartbeat("a.1", about)
+    y = shop.submit(ROWS).recipe.engine_key
+    scheduler.observe()
+    scheduler.apply(Decision(refit={"a": y}))
+    now[0] += TOLD_S + 1
+    assert engine_of(scheduler.observe()) == [("x", True, True)]
+
+
+def test_a_scheduler_that_was_started_again_learns_it_from_heartbeats(
+    shop: Workshop, scheduler: Scheduler, pool: Placed
+) -> None:
+    pool.there = [PoolActor(name, "x") for name in ("a", "b", "c")]
+    shop.queue.heartbeat("a.1", {"actor": "a", "engine_key": "x", "state": "idle"})
+    shop.queue.heartbeat("b.1", {"actor": "b", "engine_key": "y", "state": "idle"})
+    shop.queue.heartbeat("c.1", {"actor": "c", "engine_key": "x", "becomes": "z"})
+    facts = scheduler.observe()
+    assert not any(one.ready for one in facts.renderers), "none says that it knows of refits"
+    assert [one.engine_key for one in facts.renderers] == ["x", "y", "z"]
+    assert [one.engine_key for one in facts.demands] == ["x", "y", "z"]
+
+
+def test_a_load_counts_with_its_process_and_a_refit_for_all_engines_of_its_base(
+    shop: Workshop, scheduler: Scheduler, now: list[float]
+) -> None:
+    job = shop.submit(ROWS)
+    plain = shop.submit(ROWS, recipe=RecipeRequest(accelerator="none"))
+    load = LoadTimes(cache_ms=2_000, device_ms=1_000).model_dump_json()
+    about = {"actor": "a", "engine_key": job.recipe.engine_key, "load": load}
+
+    def costs() -> dict[str, tuple[float, float]]:
+        now[0] += BEAT_S
+        return {one.engine_key: (one.load_s, one.refit_s) for one in scheduler.observe().demands}
+
+    keys = (job.recipe.engine_key, plain.recipe.engine_key)
+    assert costs() == dict.fromkeys(keys, (LOAD_S, LOAD_S))
+    # Until one was measured: what of a load a refit does too.
+    shop.queue.heartbeat("a.1", about | {"ready_s": "14.5"})
+    assert costs() == {keys[0]: (14.5, 3.0), keys[1]: (LOAD_S, 3.0)}
+    shop.queue.heartbeat("a.1", about | {"ready_s": "2.5", "refit": "1", "engine_key": keys[1]})
+    assert costs() == {keys[0]: (14.5, 2.5), keys[1]: (LOAD_S, 2.5)}
+    # Never more than a load.
+    shop.queue.heartbeat("a.1", about | {"ready_s": "20", "refit": "1", "engine_key": keys[1]})
+    assert costs() == {keys[0]: (14.5, 14.5), keys[1]: (LOAD_S, 20.0)}
+
+
+def test_engines_of_models_that_ask_for_other_nodes_share_no_base(
+    shop: Workshop, scheduler: Scheduler
+) -> None:
+    """The same weights under two names of the catalog, one of them for a kind of GPU."""
+    job = shop.submit(ROWS)
+    assert scheduler.observe().demands[0].base_key == job.recipe.base_key
+    entry = CATALOG.models["tiny"].model_copy(update={"gpu": "A100"})
+    scheduler.catalog = CATALOG.model_copy(update={"models": {**CATALOG.models, "tiny": entry}})
+    assert scheduler.observe().demands[0].base_key not in ("", job.recipe.base_key)

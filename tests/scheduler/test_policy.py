@@ -347,6 +347,192 @@ def test_decisions(case: str, facts: Facts, start: dict[str, int], drain: tuple[
     assert decide(facts) == Decision(start, drain), case
 
 
+def ready(*engines: str, **more: Any) -> list[RendererFact]:
+    """Renderers that have their engines."""
+    return [replace(one, ready=True, **more) for one in renderers(*engines)]
+
+
+#: Engines of one base: refitted in a tenth of what loading takes.
+REFIT_S = LOAD_S / 10
+SAME: dict[str, Any] = {"base_key": "x", "refit_s": REFIT_S}
+
+
+def waited(seconds: float, **more: Any) -> EngineDemand:
+    """A little work of an engine that was passed over for so long."""
+    return demand("b", 1, 1.0, starved_ms=round(1e3 * seconds), **{**SAME, **more})
+
+
+#: Of one slot, so long until a refit takes no more than 2 % of its time; a load would not do.
+REFIT_PATIENCE_S = REFIT_S / 0.02
+#: An idle renderer's slot for a refit, and a busy one's.
+WARM_REFIT_S, BUSY_REFIT_S = WARM * REFIT_S, BUSY * 2 * REFIT_S
+
+
+@pytest.mark.parametrize(
+    ("case", "facts", "refit", "drain"),
+    [
+        (
+            "one of the same base is refitted and not sent away",
+            Facts(1, [demand("a", 0, **SAME), demand("b", 1, 0.1, **SAME)], ready("a")),
+            {"a0": "b"},
+            (),
+        ),
+        (
+            "not while it loads, or waits for a node: it would load twice",
+            Facts(1, [demand("a", 0, **SAME), demand("b", 1, 0.1, **SAME)], renderers("a")),
+            {},
+            ("a0",),
+        ),
+        (
+            "nor where the other takes another share of a device",
+            Facts(
+                1,
+                [demand("a", 0, **SAME), demand("b", 1, 0.1, **SAME)],
+                ready("a", share=0.5),
+            ),
+            {},
+            ("a0",),
+        ),
+        (
+            "but where it takes the same",
+            Facts(
+                1,
+                [demand("a", 0, **SAME), demand("b", 1, 0.1, share=0.33331, **SAME)],
+                ready("a", share=0.3333),
+            ),
+            {"a0": "b"},
+            (),
+        ),
+        (
+            "nor where nobody knows the base",
+            Facts(1, [demand("a", 0), demand("b", 1, 0.1)], ready("a")),
+            {},
+            ("a0",),
+        ),
+        (
+            "of an engine's renderers one that has loaded",
+            Facts(
+                2,
+                [demand("a", 0, **SAME), demand("b", 1, 0.1, **SAME)],
+                [*ready("a"), RendererFact("a1", "a")],
+            ),
+            {"a0": "b"},
+            (),
+        ),
+        (
+            "a free slot is taken all the same: the other stays warm",
+            Facts(2, [demand("a", 0, **SAME), demand("b", 1, 0.1, **SAME)], ready("a")),
+            {},
+            (),
+        ),
+        (
+            "before one of another base that could give its slot too",
+            Facts(
+                2,
+                [demand("b", 1, **SAME), demand("a", 0), demand("c", 0, **SAME)],
+                ready("a", "c"),
+            ),
+            {"c1": "b"},
+            (),
+        ),
+        (
+            "a warm renderer is refitted for what is worth a refit, be it worth no load",
+            Facts(
+                2,
+                [demand("a", 9, 2 * WARM_REFIT_S, **SAME), demand("c", 0, **SAME)],
+                ready("a", "c"),
+            ),
+            {"c1": "a"},
+            (),
+        ),
+        (
+            "and not for less",
+            Facts(
+                2,
+                [demand("a", 9, 2 * WARM_REFIT_S - 1, **SAME), demand("c", 0, **SAME)],
+                ready("a", "c"),
+            ),
+            {},
+            (),
+        ),
+        (
+            "one at work where the refit and the way back are paid for",
+            Facts(
+                2, [demand("a", 50, **SAME), demand("b", 1, BUSY_REFIT_S, **SAME)], ready("a", "a")
+            ),
+            {"a1": "b"},
+            (),
+        ),
+        (
+            "and not for less than both cost",
+            Facts(
+                2,
+                [demand("a", 50, **SAME), demand("b", 1, BUSY_REFIT_S - 1, **SAME)],
+                ready("a", "a"),
+            ),
+            {},
+            (),
+        ),
+        (
+            "a more urgent one at once",
+            Facts(1, [demand("a", 9, **SAME), demand("b", 1, 0.1, priority=9, **SAME)], ready("a")),
+            {"a0": "b"},
+            (),
+        ),
+        (
+            "who can be refitted waits no longer than refits, repeated, cost little",
+            Facts(1, [demand("a", 50, **SAME), waited(REFIT_PATIENCE_S)], ready("a")),
+            {"a0": "b"},
+            (),
+        ),
+        (
+            "and until then",
+            Facts(1, [demand("a", 50, **SAME), waited(REFIT_PATIENCE_S - 1)], ready("a")),
+            {},
+            (),
+        ),
+        (
+            "but gets no load for that: the one of its base is loading itself",
+            Facts(1, [demand("a", 50, **SAME), waited(REFIT_PATIENCE_S)], renderers("a")),
+            {},
+            (),
+        ),
+        (
+            "only when it has waited as long as others do",
+            Facts(1, [demand("a", 50, **SAME), waited(DEFER_MS / 1e3)], renderers("a")),
+            {},
+            ("a0",),
+        ),
+        (
+            "where no other has its base it waits for a load's worth",
+            Facts(1, [demand("a", 50), waited(REFIT_PATIENCE_S)], ready("a")),
+            {},
+            (),
+        ),
+        (
+            "one that leaves is refitted for nobody",
+            Facts(
+                1,
+                [demand("a", 0, **SAME), demand("b", 1, **SAME)],
+                ready("a", draining=True),
+            ),
+            {},
+            (),
+        ),
+    ],
+)
+def test_refits(case: str, facts: Facts, refit: dict[str, str], drain: tuple[str, ...]) -> None:
+    decision = decide(facts)
+    assert (decision.refit, decision.drain) == (refit, drain), case
+    for name in refit:
+        assert name not in decision.heirs, "its slot is not freed"
+
+
+def test_a_refit_is_placed_as_what_it_becomes() -> None:
+    facts = Facts(1, [demand("a", 0, **SAME), demand("b", 1, **SAME)], ready("a"))
+    assert placement_of(facts, decide(facts)).wanted == {"b": 1}
+
+
 ENGINES = st.sampled_from("abcd")
 WORK = st.builds(
     Work,
@@ -365,7 +551,9 @@ DEMANDS = st.dictionaries(
     ),
 ).map(
     lambda found: [
-        EngineDemand(key, tuple(work), base, starved_ms=starved if work else 0, idle_ms=idle)
+        EngineDemand(
+            key, tuple(work), base, refit_s=1.0, starved_ms=starved if work else 0, idle_ms=idle
+        )
         for key, (work, base, starved, idle) in found.items()
     ]
 )
@@ -374,7 +562,9 @@ FACTS = st.builds(
     st.integers(0, 12),
     DEMANDS,
     st.lists(
-        st.tuples(ENGINES, st.booleans(), st.booleans()).map(lambda one: RendererFact("", *one)),
+        st.tuples(ENGINES, st.booleans(), st.booleans(), st.booleans()).map(
+            lambda one: RendererFact("", *one)
+        ),
         max_size=12,
     ).map(lambda some: [RendererFact(f"r{n}", *_rest(one)) for n, one in enumerate(some)]),
     drain_s=st.sampled_from([0.0, 100.0]),
@@ -385,8 +575,8 @@ FACTS = st.builds(
 )
 
 
-def _rest(one: RendererFact) -> tuple[str, bool, bool]:
-    return one.engine_key, one.draining, one.idle
+def _rest(one: RendererFact) -> tuple[str, bool, bool, bool]:
+    return one.engine_key, one.draining, one.idle, one.ready
 
 
 #: A busy machine is no fault of the policy.
@@ -409,6 +599,13 @@ def test_whatever_is_known_the_decision_can_be_carried_out(facts: Facts) -> None
     there = {one.name for one in facts.renderers if not one.draining}
     assert set(decision.drain) <= there
     assert len(set(decision.drain)) == len(decision.drain)
+    bases = {one.engine_key: one.base_key for one in facts.demands}
+    for name, engine in decision.refit.items():
+        one = next(one for one in facts.renderers if one.name == name)
+        assert name in there - set(decision.drain)
+        assert one.ready
+        assert one.engine_key != engine
+        assert bases[one.engine_key] == bases[engine] != ""
     short = sum(want.values()) - sum(decision.start.values())
     if not short and facts.slots >= len(there):
         idle = {one.engine_key for one in facts.demands if one.idle_ms >= facts.idle_limit_ms}
@@ -419,15 +616,23 @@ def test_whatever_is_known_the_decision_can_be_carried_out(facts: Facts) -> None
 @SLOWLY
 @given(FACTS)
 def test_carrying_it_out_comes_to_rest(facts: Facts) -> None:
-    """Starting and draining as decided ends within the slots: nobody is loaded and sent away."""
+    """Carrying it out as decided ends within the slots: nobody is loaded and sent away."""
     there = [one for one in facts.renderers if not one.draining]
     started: set[str] = set()
     for number in range(60):
         decision = decide(replace(facts, renderers=there))
         if decision == Decision():
             break
-        assert not started & set(decision.drain), "loaded, and sent away"
-        there = [one for one in there if one.name not in decision.drain]
+        changed = {*decision.drain, *decision.refit}
+        assert not started & changed, "loaded, and sent away"
+        there = [
+            replace(one, engine_key=decision.refit[one.name], idle=False)
+            if one.name in decision.refit
+            else one
+            for one in there
+            if one.name not in decision.drain
+        ]
+        started |= decision.refit.keys()
         for engine, count in decision.start.items():
             fresh = [RendererFact(f"{engine}-{number}-{k}", engine) for k in range(count)]
             started |= {one.name for one in fresh}

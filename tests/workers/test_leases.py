@@ -10,8 +10,7 @@ from jobs.queue_values import SubmitRequest
 from jobs.redis_client import control_client, heartbeat_client
 from jobs.shard_queue import ShardQueue
 from tests.servers import wait_until
-from workers.actor import end_predecessor
-from workers.leases import STALL_S, Held, LeaseKeeper
+from workers.leases import STALL_S, Held, LeaseKeeper, end_predecessor
 
 LEASE_MS = 40_000
 ENGINE = "engine"
@@ -177,3 +176,16 @@ def test_a_successor_spares_what_was_claimed_ahead(
     attempts = {one.unit: one.attempt for one in again}
     assert attempts.pop(in_hand.lease.unit) == 2
     assert attempts == {rendered.lease.unit: 1, ahead.lease.unit: 1, "3": 1}
+
+
+def test_what_an_earlier_engine_of_the_same_process_could_not_give_back_killed_nobody(
+    queue: ShardQueue, keeper: LeaseKeeper, clock: Clock
+) -> None:
+    """Redis did not hear it then; the process lives, so no unit is to blame."""
+    held = hold(queue, keeper, clock)
+    keeper.begin(held)
+    assert end_predecessor(queue, "r", "r.2", crashed=False) == 1
+    again = queue.claim("r.2", "n", ENGINE, 64, LEASE_MS)
+    assert {one.unit: one.attempt for one in again}[held.lease.unit] == 1
+    keeper.beat()
+    assert held.verdict == "lost"
