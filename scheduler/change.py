@@ -159,16 +159,17 @@ class Change:
     def _resting(self, key: str, share_s: float) -> str | None:
         """Whose renderer without anything in hand gives its slot; None: it is worth none.
 
-        One whose engine has nothing to do, then one with the same base (it is refitted, or its node
-        has the base on its disk), then one of many.
+        One that can be refitted, then one whose engine has nothing to do, then one whose node has
+        the base on its disk, then one of many.
         """
         own, limit = self._demands[key], self._facts.idle_limit_ms
-        costs: dict[str, tuple[bool, int, float, int, str]] = {}
+        costs: dict[str, tuple[bool, bool, int, float, int, str]] = {}
         for holder, renderers in self._warm.items():
             apart = self._apart(self._warm, holder, key)
             price = warm_price(self._demands.get(holder), limit)
             if holder != key and share_s >= price * (own.load_s if apart else own.refit_s):
-                costs[holder] = (holder in self._working, apart, price, -len(renderers), holder)
+                works, many = holder in self._working, len(renderers)
+                costs[holder] = (apart > 0, works, apart, price, -many, holder)
         return min(costs, key=costs.__getitem__, default=None)
 
     def _giving(self, key: str) -> str | None:

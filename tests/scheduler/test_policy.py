@@ -436,6 +436,16 @@ WARM_REFIT_S, BUSY_REFIT_S = WARM * REFIT_S, BUSY * 2 * REFIT_S
             (),
         ),
         (
+            "and before one of another base whose engine, unlike its own, has nothing to do",
+            Facts(
+                3,
+                [demand("b", 1, **SAME), demand("a", 0), demand("c", 1, **SAME)],
+                [*ready("a", "c"), *ready("x", "y", "c", idle=True)[2:]],
+            ),
+            {"c2": "b"},
+            (),
+        ),
+        (
             "a warm renderer is refitted for what is worth a refit, be it worth no load",
             Facts(
                 2,
