@@ -14,7 +14,7 @@ Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model, i
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (models, accelerators, styles):
+    for command in (models, accelerators, styles, filters):
         app.command()(command)
 
 
@@ -71,6 +71,28 @@ def styles(served: Served = False, *, json: AsJson = False) -> None:
     show_table(("style", "weight", "models", "licence"), rows)
 
 
+def filters(served: Served = False, *, json: AsJson = False) -> None:
+    """List the filters that a job may name: what a score means, the default limit, the models."""
+    from fewstep.report import as_json, show_table
+
+    offers = _offers("filters", served)
+    if json:
+        as_json({one: offer.model_dump(mode="json") for one, offer in offers.items()})
+        return
+    every = _offers("models", served).keys()
+    rows = [
+        (
+            name,
+            _limits(one),
+            "any" if every == {*one.models} else ", ".join(one.models) or "none",
+            "/".join(one.policies),
+            one.title or one.kind,
+        )
+        for name, one in offers.items()
+    ]
+    show_table(("filter", "limit", "models", "policies", "score"), rows)
+
+
 def _offers(kind: str, served: bool) -> dict[str, Any]:
     """What the catalog, or the API, has of a kind, by name."""
     from fewstep.configuration import read_settings
@@ -81,6 +103,7 @@ def _offers(kind: str, served: bool) -> dict[str, Any]:
         "models": (offers.ModelOffer, offers.model_offers),
         "accelerators": (offers.AcceleratorOffer, offers.accelerator_offers),
         "styles": (offers.StyleOffer, offers.style_offers),
+        "filters": (offers.FilterOffer, offers.filter_offers),
     }
     value, of_catalog = made[kind]
     if not served:
@@ -175,6 +198,12 @@ def _sizes(offer: Any) -> dict[str, str]:
             f"({taken.training_share:.0%}); activations not counted",
         }
     return shown
+
+
+def _limits(offer: Any) -> str:
+    """As `--filter NAME` would have it: `>=4`."""
+    signs = ((">=", offer.at_least), ("<=", offer.at_most))
+    return " ".join(f"{sign}{limit:g}" for sign, limit in signs if limit is not None) or "-"
 
 
 def _span(low: float, high: float, usual: float) -> str:

@@ -184,6 +184,10 @@ class Client(Repairs):
         """Styles by name, with the models they fit."""
         return self._wire.run(calls.house("/v1/styles"))
 
+    def filters(self) -> dict[str, Any]:
+        """Filters by name, with what their scores mean and their default limits."""
+        return self._wire.run(calls.house("/v1/filters"))
+
     def cluster(self) -> dict[str, Any]:
         """Renderers by heartbeat, what waits for each engine, and the scheduler's age."""
         return self._wire.run(calls.house("/v1/cluster"))

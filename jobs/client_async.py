@@ -162,6 +162,10 @@ class AsyncClient(AsyncRepairs):
         """Styles by name."""
         return await self._wire.run(calls.house("/v1/styles"))
 
+    async def filters(self) -> dict[str, Any]:
+        """Filters by name, with what their scores mean and their default limits."""
+        return await self._wire.run(calls.house("/v1/filters"))
+
     async def cluster(self) -> dict[str, Any]:
         """Renderers by heartbeat, what waits for each engine, and the scheduler's age."""
         return await self._wire.run(calls.house("/v1/cluster"))

@@ -103,10 +103,11 @@ def drop_rows(
             index = read_index(store, layout)
             queue.amend(job.id, again.number, "done", "", (index.ok, index.failed))
         return told(store, layout, again, created=False)
+    found: Found | None = None
     if again is None:
-        again = _accepted(store, layout, job, before, condition, where, digest, key, now_ms)
+        again, found = _accepted(store, layout, job, before, condition, where, digest, key, now_ms)
     created = again.number > len(before)
-    found = matching(store, layout, read_index(store, layout), condition)
+    found = found or matching(store, layout, read_index(store, layout), condition)
     try:
         _rewrite(store, layout, job, again, found)
         finish_drop(store, queue, layout, job, facts, again, _names(store, layout, again, found))
@@ -141,10 +142,11 @@ def _accepted(
     digest: str,
     key: str,
     now_ms: int,
-) -> Round:
+) -> tuple[Round, Found | None]:
+    """The round, and what it drops where it is new."""
     if before and not is_over(store, layout, before[-1]):
         if before[-1].kind == "drop" and before[-1].sha256 == digest:
-            return before[-1]
+            return before[-1], None
         raise busy(before[-1])
     check_complete(store, layout, job)
     index = read_index(store, layout)
@@ -170,7 +172,7 @@ def _accepted(
     )
     if not put_round(store, layout, again).stored:
         raise busy(rounds_of(store, layout)[-1])
-    return again
+    return again, found
 
 
 def drop_round(

@@ -14,7 +14,7 @@ SEED_TRY = "seed_try"
 TURNED_AWAY, MARKS = "turned_away", "marks"
 FILTER_MS = "filter_ms"
 #: Of a job that looks for near-duplicates: the picture's hash in hexadecimal digits, and the key
-#: of the earlier picture of its unit that it resembles.
+#: of the earlier picture that it resembles.
 PHASH, DUPLICATE_OF = "phash", "duplicate_of"
 
 

@@ -1,7 +1,7 @@
 """Finishing a job: index, timing, card and contact sheet from its manifests, `_SUCCESS` last."""
 
 import hashlib
-from collections.abc import Container, Sequence
+from collections.abc import Sequence, Set
 from itertools import islice
 
 from pydantic import Field
@@ -20,11 +20,13 @@ from jobs.extent import Extent
 from jobs.gathering import Gathered, gather
 from jobs.job import Job
 from jobs.layout import SPLIT, JobLayout
+from jobs.picture_hashes import Pictures, duplicate_rule
 from jobs.quarantine import Quarantine, failed_rows, remove_old_quarantine, write_quarantine
 from jobs.recipe import Frozen
 from jobs.rounds import Round, read_extent
 from jobs.store import Store
 from jobs.timing import Timing, timing_of
+from jobs.twins import without_twins
 
 _JSON = "application/json"
 #: Errors that are told of a job, the commonest first.
@@ -53,6 +55,8 @@ class Finished(Frozen):
     timing: Timing | None = None
     #: Error -> how many images failed with it.
     errors: dict[str, int] = Field(default_factory=dict)
+    #: Pictures that the last round made, and images that failed in it.
+    last: tuple[int, int] = Field(default=(0, 0), strict=False)
 
 
 def facts_of(job: Job, catalog: Catalog, retries: int | None = None) -> Facts:
@@ -78,7 +82,7 @@ def finish_job(
     *,
     ended: str = "",
     later: Sequence[Round] = (),
-    names: Container[str] | None = None,
+    names: Set[str] | None = None,
 ) -> Finished:
     """Write what makes a dataset of the job's shards; nothing where images are missing.
 
@@ -86,9 +90,10 @@ def finish_job(
     but `_SUCCESS`, and index and card say that it is not complete. `later`: the rounds after the
     job's own; they may mend what it ended by. `names`: the tars that make it up, where known.
 
-    May be repeated, also by two at once: the same manifests make the same files. What lies among
-    the shards of these rounds and is in no chosen manifest (a late part of a split shard) is
-    removed. Raises Conflict where the round after them was accepted: then they had ended before.
+    May be repeated, also by two at once: the same manifests make the same files. What resembles
+    other pictures is turned away first, where the job says so. What lies among the shards of these
+    rounds and is in no chosen manifest (a late part of a split shard) is removed. Raises Conflict
+    where the round after them was accepted: then they had ended before.
     """
     found = gather(store, layout, job, later, names)
     missing = sum(stop - first for first, stop in found.missing)
@@ -100,6 +105,7 @@ def finish_job(
     # What tells of the dataset tells of all of it, as if it had been asked for at once.
     extent = read_extent(store, layout, job, later)
     whole = extent.whole
+    found, hashes = without_twins(store, layout, job, found, later[-1].number if later else 0)
     rows = failed_rows(store, layout, job, found.rounds, found.made)
     quarantine = write_quarantine(store, layout, job, rows)
     ended = "" if later and not missing and quarantine.rows <= _limit(whole) else ended
@@ -111,13 +117,11 @@ def finish_job(
         complete=not ended,
         quarantine=(*quarantine.files, *rejected_files(found.every)),
         rows_short=rows_short(quarantine.short, found.missing, job.repeats) if job.accept else None,
-        duplicates=write_duplicates(store, layout, job, found.every),
+        duplicates=_list_duplicates(store, layout, job, hashes),
     )
-    # Once more: reading the failed rows takes long, and what follows deletes and overwrites.
+    # Once more: what came before takes long, and what follows deletes and overwrites.
     _check_last(store, layout, later)
     stop_shard = later[-1].stop_shard if later else job.shards
-    if names is None:
-        _remove_strays(store, layout, index, stop_shard)
     splits = _form_splits(store, layout, job, index, stop_shard)
     remove_old_quarantine(store, layout, index.quarantine)
     # Before `_SUCCESS`: from then on a retry may be staging files.
@@ -126,15 +130,24 @@ def finish_job(
     timing = timing_of(whole, own, facts.retries, later=others, failed=quarantine.rows)
     _write_coverage(store, layout, extent, found, quarantine)
     _write_about(store, layout, whole, index, timing, found, facts, ended, later, splits)
-    if names is not None:
-        # The index of before named them: they go once this one is there.
-        _remove_strays(store, layout, index, stop_shard)
+    # Only now: what was written anew is made of them, and the index of before may name them.
+    _remove_strays(store, layout, index, stop_shard)
+    _write_success(store, layout, index)
     return _summary(index, found, quarantine, timing)
 
 
 def _limit(job: Job) -> int:
     limit = job.failed_limit(job.images)
     return job.images if limit is None else limit
+
+
+def _list_duplicates(
+    store: Store, layout: JobLayout, job: Job, hashes: Pictures | None
+) -> int | None:
+    rule = duplicate_rule(job)
+    if rule is None or hashes is None:
+        return None
+    return write_duplicates(store, layout, rule, hashes)
 
 
 def _write_coverage(
@@ -158,7 +171,7 @@ def _write_about(
     later: Sequence[Round],
     splits: Sequence[str],
 ) -> None:
-    """What tells a reader of the shards; `_SUCCESS` last, where the dataset is complete."""
+    """What tells a reader of the shards, the index first."""
     index_json = index.model_dump_json(indent=1).encode()
     tars = [(layout.root + shard.name, shard.bytes) for shard in index.shards if shard.ok]
     _put_text(store, layout.index, index_json, _JSON)
@@ -179,8 +192,12 @@ def _write_about(
     ):
         if there:
             store.put(copy, store.get(source), content_type=_JSON)
+
+
+def _write_success(store: Store, layout: JobLayout, index: DatasetIndex) -> None:
+    """Say that the dataset is complete, if it is: the last file of all."""
     if index.complete:
-        digest = hashlib.sha256(index_json).hexdigest()
+        digest = hashlib.sha256(index.model_dump_json(indent=1).encode()).hexdigest()
         _put_text(store, layout.success, f"index.json sha256 {digest}\n".encode(), "text/plain")
 
 
@@ -238,4 +255,5 @@ def _summary(
         missing=tuple(found.missing),
         timing=timing,
         errors=dict(islice(quarantine.errors.items(), _ERRORS_TOLD)),
+        last=(sum(one.ok for one in found.rounds[-1]), sum(one.failed for one in found.rounds[-1])),
     )

@@ -2,7 +2,7 @@
 
 import io
 from bisect import bisect_left
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from jobs.errors import FewstepError, NotFound
 from jobs.job import Job
 from jobs.layout import SPLIT, JobLayout
 from jobs.manifest import Manifest
+from jobs.rewriting import plain_stem
 from jobs.rounds import Round, withdrawn
 from jobs.store import Store
 
@@ -30,11 +31,17 @@ class Gathered:
     missing: list[tuple[int, int]]
     #: Images that a retry made.
     made: set[int] = field(default_factory=set)
+    #: Names of the tars that an index had listed before: their pictures have been given out.
+    settled: Set[str] = frozenset()
 
     @property
     def every(self) -> list[Manifest]:
         """All of them."""
         return [one for some in self.rounds for one in some]
+
+    def is_new(self, manifest: Manifest) -> bool:
+        """Whether no index has listed a shard before."""
+        return f"{SPLIT}/{manifest.tar.name}" not in self.settled
 
 
 def gather(
@@ -42,23 +49,25 @@ def gather(
     layout: JobLayout,
     job: Job,
     later: Sequence[Round] = (),
-    names: Container[str] | None = None,
+    names: Set[str] | None = None,
 ) -> Gathered:
     """The shards that count; raises FewstepError where a manifest is of another job.
 
     `names`: the names of their tars, where they are known.
     """
     found = _manifests(store, layout, job)
-    if names is not None:
+    settled = _index_names(store, layout) if names is None else names
+    if names is None:
+        found = _current(found, settled)
+    else:
         found = [one for one in found if f"{SPLIT}/{one.tar.name}" in names]
     own = [one for one in found if one.shard < job.shards]
     rounds = [own, *([one for one in found if again.holds(one)] for again in later)]
     if later and names is None:
         # Rounds that had ended are what their index said: who commits to them now is a renderer
         # that was believed dead, and its images may have been made again since.
-        names = _index_names(store, layout)
         rounds[:-1] = [
-            [one for one in some if f"{SPLIT}/{one.tar.name}" in names] for some in rounds[:-1]
+            [one for one in some if f"{SPLIT}/{one.tar.name}" in settled] for some in rounds[:-1]
         ]
     covers = [cover(some) for some in rounds]
     missing = gaps(covers[0], job.images)
@@ -71,7 +80,8 @@ def gather(
         if ok:
             made.add(image)
     tried |= {image for some in retried for one in some for image in one.dropped}
-    return Gathered(covers, list(_without(missing, tried)) if tried else missing, made)
+    missing = list(_without(missing, tried)) if tried else missing
+    return Gathered(covers, missing, made, settled)
 
 
 def _gaps_of(
@@ -110,6 +120,24 @@ def _manifests(store: Store, layout: JobLayout, job: Job) -> list[Manifest]:
         if one.job != job.id or not own or not 0 <= one.first < one.stop:
             raise FewstepError("this manifest is not of this job", where=key)
     return found
+
+
+def _current(found: Sequence[Manifest], names: Set[str]) -> list[Manifest]:
+    """Of what was written anew, what the index lists; else what its claim had committed.
+
+    Both lie there where whoever wrote it anew died before the index, or right after it.
+    """
+    listed = {plain_stem(_stem(name)): name for name in names}
+    return [
+        one
+        for one in found
+        if listed.get(plain := plain_stem(_stem(one.tar.name)), f"{SPLIT}/{plain}.tar")
+        == f"{SPLIT}/{one.tar.name}"
+    ]
+
+
+def _stem(name: str) -> str:
+    return name.removeprefix(f"{SPLIT}/").removesuffix(".tar")
 
 
 def _index_names(store: Store, layout: JobLayout) -> set[str]:

@@ -37,8 +37,8 @@ class Unit(Frozen):
     #: Its images where they are not `first` up to `stop`: those of a later round, whose `first` and
     #: `stop` are places in the dataset's numbering.
     picks: tuple[int, ...] = Field(default=(), strict=False)
-    #: The number of the drop that wrote its files anew; 0: none did.
-    drop: int = 0
+    #: The number of the round that wrote its files anew; None: none did.
+    anew: int | None = None
 
     @property
     def indexes(self) -> Sequence[int]:
@@ -246,9 +246,9 @@ class JobLayout(Frozen):
     def stem(self, unit: Unit) -> str:
         """`00017`, or `00017-0500-0999` for a part (indexes in the shard, last included).
 
-        Where a drop wrote it anew, `-r0002` follows.
+        Where a round wrote it anew, `-r0002` follows.
         """
-        anew = f"-r{unit.drop:04d}" if unit.drop else ""
+        anew = "" if unit.anew is None else f"-r{unit.anew:04d}"
         if unit.whole:
             return f"{unit.shard:05d}{anew}"
         base = unit.shard * self.shard_images

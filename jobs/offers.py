@@ -1,13 +1,16 @@
 """What a catalog offers, for people: each model with what fits it and what it takes."""
 
+from typing import get_args
+
 from pydantic import Field
 
 from jobs.accelerators import AcceleratorEntry
 from jobs.architectures import Parameters
 from jobs.catalog import Catalog
 from jobs.entries import ModelEntry, StyleEntry
+from jobs.filters import FilterEntry, Kind, Policy
 from jobs.footprint import Footprint, footprint
-from jobs.recipe import Dtype
+from jobs.recipe import Commercial, Dtype, Frozen
 
 
 class ModelOffer(ModelEntry):
@@ -36,6 +39,22 @@ class StyleOffer(StyleEntry):
     models: tuple[str, ...] = Field(strict=False)
 
 
+class FilterOffer(Frozen):
+    """A filter, what its score means, and the limits that count where a job says none."""
+
+    kind: Kind
+    title: str = Field(description="What its score means")
+    at_least: float | None = Field(description="Null: none, unless the job says one")
+    at_most: float | None
+    policies: tuple[Policy, ...] = Field(
+        strict=False, description="What may become of a picture beyond the limit"
+    )
+    models: tuple[str, ...] = Field(strict=False, description="Those whose pictures it can score")
+    size: int = Field(description="Pixels of those pictures, both ways; 0: any")
+    licence: str = Field(description="Of its weights, where it has any")
+    commercial: Commercial
+
+
 def model_offers(catalog: Catalog) -> dict[str, ModelOffer]:
     """Every model by name."""
     return {name: _model(catalog, entry) for name, entry in catalog.models.items()}
@@ -60,6 +79,23 @@ def style_offers(catalog: Catalog) -> dict[str, StyleOffer]:
         )
         for name, entry in catalog.styles.items()
     }
+
+
+def filter_offers(catalog: Catalog) -> dict[str, FilterOffer]:
+    """Every filter by name; what it is made of is the operator's and the renderers' business."""
+    return {name: _filter(catalog, entry) for name, entry in catalog.filters.items()}
+
+
+def _filter(catalog: Catalog, entry: FilterEntry) -> FilterOffer:
+    told = FilterOffer.model_fields.keys() & FilterEntry.model_fields.keys()
+    # A kind lets each policy be: `drop` and `retry` need a limit, the job's if it has none.
+    return FilterOffer(
+        **entry.model_dump(include=set(told)),
+        policies=get_args(Policy),
+        models=_models(catalog, entry.architectures)
+        if entry.architectures
+        else tuple(catalog.models),
+    )
 
 
 def _model(catalog: Catalog, entry: ModelEntry) -> ModelOffer:

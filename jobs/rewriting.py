@@ -1,11 +1,13 @@
-"""A shard without some of its images, under another name; the one of before is put aside."""
+"""A shard written anew under another name: without some of its images, or of its pictures."""
 
 import hashlib
 import io
 import re
 import tarfile
 import tempfile
-from typing import IO
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,8 +32,13 @@ def stem_of(shard: IndexShard) -> str:
 
 
 def stem_anew(stem: str, number: int) -> str:
-    """How it is named once drop `number` has written it anew: `00003-r0002`."""
-    return f"{_ANEW.sub('', stem)}-r{number:04d}"
+    """How it is named once round `number` has written it anew: `00003-r0002`."""
+    return f"{plain_stem(stem)}-r{number:04d}"
+
+
+def plain_stem(stem: str) -> str:
+    """The name that its claim gave it, whoever wrote it anew since."""
+    return _ANEW.sub("", stem)
 
 
 def files_of(stem: str) -> tuple[str, str, str]:
@@ -44,11 +51,22 @@ def read_rows_of(store: Store, layout: JobLayout, shard: IndexShard) -> pa.Table
     return pq.read_table(io.BytesIO(store.get(layout.root + shard.parquet.name)))
 
 
-def unit_of(manifest: Manifest, drop: int = 0) -> Unit:
-    """The unit that a manifest is of, as drop `drop` names its files."""
+def read_table_of(store: Store, layout: JobLayout, manifest: Manifest) -> pa.Table:
+    """All rows of a unit."""
+    return pq.read_table(io.BytesIO(store.get(layout.shards + manifest.parquet.name)))
+
+
+def rewound(file: IO[bytes]) -> IO[bytes]:
+    """An open file, to be read from its start."""
+    file.seek(0)
+    return file
+
+
+def unit_of(manifest: Manifest, anew: int | None = None) -> Unit:
+    """The unit that a manifest is of, as round `anew` names its files."""
     whole = ":" not in manifest.unit
     first, stop = manifest.first, manifest.stop
-    return Unit(shard=manifest.shard, first=first, stop=stop, whole=whole, drop=drop)
+    return Unit(shard=manifest.shard, first=first, stop=stop, whole=whole, anew=anew)
 
 
 def rewrite_shard(
@@ -70,24 +88,54 @@ def rewrite_shard(
     kept = rows.filter(pc.invert(lost))
     keys = set(rows.filter(lost)["key"].to_pylist())
     manifest = Manifest.model_validate_json(store.get(layout.root + shard.stats))
+    dropped = tuple(sorted({*manifest.dropped, *rows.filter(lost)["image"].to_pylist()}))
+    with tar_of(store, layout, manifest) as there:
+        write_anew(store, layout, job, manifest, number, kept, keys, there, {"dropped": dropped})
+
+
+@contextmanager
+def tar_of(store: Store, layout: JobLayout, manifest: Manifest) -> Iterator[IO[bytes]]:
+    """A unit's tar, copied to local disk."""
+    with tempfile.TemporaryFile(prefix="fewstep-") as there:
+        store.read_into(layout.shards + manifest.tar.name, there)
+        yield there
+
+
+def write_anew(
+    store: Store,
+    layout: JobLayout,
+    job: Job,
+    manifest: Manifest,
+    number: int,
+    rows: pa.Table,
+    gone: Set[str],
+    there: IO[bytes],
+    news: Mapping[str, Any],
+) -> Manifest:
+    """Write a unit as round `number` names it, its manifest last; that manifest.
+
+    Of its tar `there` the members whose keys are not in `gone`; of its rows `rows`. `news`: what
+    else of the manifest is another.
+    """
     unit = unit_of(manifest, number)
     tar, parquet, stats = files_of(layout.stem(unit))
-    told = kept.to_pylist()
-    made = pc.sum(pc.equal(kept["status"], "ok")).as_py() or 0
-    news = {
-        "count": kept.num_rows,
+    told = rows.to_pylist()
+    made = pc.sum(pc.equal(rows["status"], "ok")).as_py() or 0
+    counted = {
+        "count": rows.num_rows,
         "ok": made,
-        "failed": kept.num_rows - made,
-        "dropped": tuple(sorted({*manifest.dropped, *rows.filter(lost)["image"].to_pylist()})),
-        "tar": _put_tar(store, layout, job, unit, layout.root + shard.name, tar, keys),
-        "parquet": _put_table(store, layout, parquet, kept),
+        "failed": rows.num_rows - made,
+        "tar": _put_tar(store, layout, job, unit, there, tar, gone),
+        "parquet": _put_table(store, layout, parquet, rows),
         "status_dict": status_dict(told),
         "marks": marks_of(told),
         "counts": value_counts(told, job.rows.columns),
-        "tokens_lost": pc.sum(kept["tokens_lost"]).as_py() or 0,
+        "tokens_lost": pc.sum(rows["tokens_lost"]).as_py() or 0,
     }
-    data = manifest.model_copy(update=news).model_dump_json(indent=1).encode()
+    found = manifest.model_copy(update=counted | dict(news))
+    data = found.model_dump_json(indent=1).encode()
     store.put(layout.shards + stats, data, content_type=CONTENT_TYPE)
+    return found
 
 
 def restore_shard(store: Store, layout: JobLayout, job: Job, stem: str, number: int) -> None:
@@ -97,7 +145,7 @@ def restore_shard(store: Store, layout: JobLayout, job: Job, stem: str, number: 
         _copy(store, layout.replaced(number) + name, layout.shards + name)
     manifest = Manifest.model_validate_json(store.get(layout.shards + stats))
     anew = _ANEW.search(stem)
-    unit = unit_of(manifest, int(anew[1]) if anew else 0)
+    unit = unit_of(manifest, int(anew[1]) if anew else None)
     if job.output != "webdataset":
         with tempfile.TemporaryFile(prefix="fewstep-") as file:
             store.read_into(layout.shards + tar, file)
@@ -121,17 +169,12 @@ def _put_tar(
     layout: JobLayout,
     job: Job,
     unit: Unit,
-    source: str,
+    there: IO[bytes],
     name: str,
-    gone: set[str],
+    gone: Set[str],
 ) -> FileFacts:
-    with (
-        tempfile.TemporaryFile(prefix="fewstep-") as there,
-        tempfile.TemporaryFile(prefix="fewstep-") as here,
-    ):
-        store.read_into(source, there)
-        there.seek(0)
-        _filter_tar(there, here, gone)
+    with tempfile.TemporaryFile(prefix="fewstep-") as here:
+        _filter_tar(rewound(there), here, gone)
         size = here.tell()
         here.seek(0)
         digest = hashlib.file_digest(here, "sha256").hexdigest()
@@ -142,7 +185,7 @@ def _put_tar(
         return FileFacts(name=name, bytes=size, sha256=digest, etag=reply.etag)
 
 
-def _filter_tar(there: IO[bytes], here: IO[bytes], gone: set[str]) -> None:
+def _filter_tar(there: IO[bytes], here: IO[bytes], gone: Set[str]) -> None:
     """Members are copied as they are: the same pictures make the same tar."""
     with (
         tarfile.open(fileobj=there, mode="r:") as source,

@@ -121,8 +121,10 @@ def _finish_job(
     if outcome != "done":
         _close(queue, store, layout, record, outcome, reason, result)
         return
+    # Near-duplicates of other shards count as failed from now on: no renderer knew of them.
+    answer = queue.finish(job.id, "done", counts=(result.ok, result.failed))
     # Not where another scheduler was quicker: a job counts once.
-    if queue.finish(job.id, "done") == "ok" and result.timing is not None:
+    if answer == "ok" and result.timing is not None:
         note_timing(queue, job.recipe, result.timing, alike=not job.rows.recipes)
     log.info("finished job=%s images=%s failed=%s", job.id, result.images, result.failed)
 

@@ -56,11 +56,11 @@ def finish_round(
     result = finish_job(store, layout, job, facts, ended=ended, later=later)
     _amend(queue, store, layout, job, again, before, result)
     outcome = _ENDS.get(record.state, "done")
-    failed = record.failed_images + record.dead_images
+    done, failed = result.last
     last = Ended(
         state=JobState(outcome),
         reason=TOO_MANY_FAILED if outcome == "failed" else "",
-        done=record.done_images,
+        done=done,
         failed=failed,
         started_ms=record.first_claim_ms,
         finished_ms=record.last_progress_ms,
@@ -71,14 +71,15 @@ def finish_round(
         "round_ended job=%s outcome=%s made=%s failed=%s",
         record.job_id,
         outcome,
-        last.done,
+        done,
         failed,
     )
 
 
 def close_round(queue: ShardQueue, store: Store, again: Round, last: Ended) -> None:
     """The queue's last word on a round whose end the store knows. May be repeated."""
-    queue.finish(again.id, OUTCOMES.get(last.state, "failed"), last.reason)
+    counts = (last.done, last.failed)
+    queue.finish(again.id, OUTCOMES.get(last.state, "failed"), last.reason, counts=counts)
     store.delete_prefix(again.pages)
 
 

@@ -11,8 +11,11 @@ import pyarrow.parquet as pq
 
 from jobs.catalog import load_catalog
 from jobs.commit import LeaseArbiter, commit_unit
+from jobs.duplicates import near_duplicates
+from jobs.filter_columns import MARKS, PHASH, SEED_TRY, TURNED_AWAY
 from jobs.job import Image, Job, JobRequest
 from jobs.layout import JobLayout, Unit, layout_of
+from jobs.picture_hashes import duplicate_rule, within_of
 from jobs.queue_values import Lease, QueueJob
 from jobs.records import Picture
 from jobs.rounds import read_accepted, unit_images
@@ -24,6 +27,7 @@ from jobs.store import Store
 from jobs.submit import submit_job
 from scheduler.finish import finish_ready
 from tests.made_shards import MAKER, TIMES, planned_picture
+from workers.duplicate import Duplicate, as_duplicate
 
 PREFIX, TENANT = "datasets", "default"
 CATALOG = load_catalog()
@@ -31,11 +35,15 @@ CATALOG = load_catalog()
 
 @dataclass
 class Workshop:
-    """A real queue and a real store; `broken` are the images of which no picture comes."""
+    """A real queue and a real store; `broken` are the images of which no picture comes.
+
+    `looks`: image -> the hash of its picture, for jobs that look for near-duplicates.
+    """
 
     queue: ShardQueue
     store: Store
     broken: set[int] = field(default_factory=set)
+    looks: dict[int, int] = field(default_factory=dict)
 
     def submit(self, rows: Iterable[Row], *, key: str = "", **request: Any) -> Job:
         """Submit; the accepted job."""
@@ -72,6 +80,7 @@ class Workshop:
         """Commit a unit as a renderer does; how many of its images failed."""
         job, layout, unit, images = self.unit_of(lease)
         pictures = [self._picture(job, layout, image) for image in images]
+        pictures = self._sifted(job, pictures)
         arbiter = LeaseArbiter(self.queue, lease.job_id, lease.unit)
         ids = (job, layout, unit, lease.token, lease.attempt - 1)
         done = commit_unit(self.store, arbiter, *ids, pictures, MAKER, TIMES)
@@ -111,5 +120,30 @@ class Workshop:
         tables = [io.BytesIO(self.store.get(key)) for key in keys if key.endswith(".parquet")]
         return [row for table in tables for row in pq.read_table(table).to_pylist()]
 
+    def _sifted(self, job: Job, pictures: list[Picture]) -> list[Picture]:
+        """What a renderer does about pictures of its unit that resemble each other."""
+        rule = duplicate_rule(job)
+        seen = [n for n, one in enumerate(pictures) if PHASH in one.record.filtered]
+        if rule is None or not seen:
+            return pictures
+        hashes = [self.looks[pictures[n].record.image] for n in seen]
+        found, apart = near_duplicates(hashes, within_of(rule))
+        done = list(pictures)
+        for at, n in enumerate(seen):
+            if found[at] >= 0:
+                of = pictures[seen[found[at]]].record.key
+                gone = rule.policy != "keep"
+                words = rule.name if gone else ""
+                one = Duplicate(rule.name, of, int(apart[at]), gone, words)
+                done[n] = as_duplicate(pictures[n], one)
+        return done
+
     def _picture(self, job: Job, layout: JobLayout, image: Image) -> Picture:
-        return planned_picture(job, layout, image, failed=image.index in self.broken)
+        made = planned_picture(job, layout, image, failed=image.index in self.broken)
+        if not job.filters:
+            return made
+        filtered: dict[str, Any] = {SEED_TRY: image.seed_try, TURNED_AWAY: "", MARKS: ""}
+        if image.index in self.looks and image.index not in self.broken:
+            filtered[PHASH] = f"{self.looks[image.index]:016x}"
+        record = made.record.model_copy(update={"filtered": filtered})
+        return made.model_copy(update={"record": record})

@@ -12,9 +12,11 @@ from jobs.api.visitor import ADMIN
 from jobs.errors import FewstepError
 from jobs.offers import (
     AcceleratorOffer,
+    FilterOffer,
     ModelOffer,
     StyleOffer,
     accelerator_offers,
+    filter_offers,
     model_offers,
     style_offers,
 )
@@ -74,6 +76,12 @@ def accelerators(services: UsesServices) -> dict[str, AcceleratorOffer]:
 def styles(services: UsesServices) -> dict[str, StyleOffer]:
     """The models each fits, its default weight and its licence."""
     return style_offers(services.catalog)
+
+
+@router.get("/filters", summary="Filters by name")
+def filters(services: UsesServices) -> dict[str, FilterOffer]:
+    """What each score means, its default limits, its policies, and whose pictures it can score."""
+    return filter_offers(services.catalog)
 
 
 @router.get(

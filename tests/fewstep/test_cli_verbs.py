@@ -144,7 +144,7 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     finish_dataset(api, seen)
     assert said("watch", seen)["state"] == "done"
     assert said("health")["status"] == "ok"
-    for kind in ("models", "accelerators", "styles"):
+    for kind in ("models", "accelerators", "styles", "filters"):
         assert said(kind, "--served") == said(kind)
     hook = said("webhooks", "add", "https://example.org/hook", "--event", "job.failed")
     assert hook["secret"]
@@ -156,5 +156,5 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     words += (
         "coverage shards sheet results repro extend drop timing fetch retry-failed cancel watch "
     )
-    words += "health models accelerators styles"
+    words += "health models accelerators styles filters"
     return {*words.split(), *(f"webhooks {one}" for one in hooks)}

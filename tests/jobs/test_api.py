@@ -237,7 +237,11 @@ def test_health_and_cluster(http: httpx.Client, api: RunningApi) -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "name"), [("models", "tiny"), ("accelerators", "lcm-tiny"), ("styles", "outline")]
+    ("route", "name"),
+    [
+        *(("models", "tiny"), ("accelerators", "lcm-tiny"), ("styles", "outline")),
+        ("filters", "near_duplicate"),
+    ],
 )
 def test_the_catalog_is_listed(http: httpx.Client, route: str, name: str) -> None:
     assert name in http.get(f"/v1/{route}").json()
@@ -248,7 +252,7 @@ def test_every_operation_is_described(http: httpx.Client) -> None:
     schemas = document["components"]["schemas"]
     operations = [operation for path in document["paths"].values() for operation in path.values()]
 
-    assert len(operations) == 43
+    assert len(operations) == 44
     assert all(operation["summary"] and operation["description"] for operation in operations)
     assert {"JobRequest", "RecipeRequest", "Problem", "JobView"} <= set(schemas)
     named = json.dumps(document).split('"#/components/schemas/')[1:]

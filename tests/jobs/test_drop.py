@@ -3,7 +3,7 @@
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +16,7 @@ from jobs.drop import Dropped, drop_rows, look
 from jobs.errors import Conflict, InvalidInput, LeaseLost, Unreachable
 from jobs.extend import extend_job
 from jobs.fetch import read_index
+from jobs.filters import FilterRequest
 from jobs.finish import Facts
 from jobs.items import item_page
 from jobs.job import Job
@@ -40,6 +41,7 @@ NOW = 1_700_000_100_000
 #: Sequences that are tried; `make repairs` tries many.
 SEQUENCES = int(os.environ.get("FEWSTEP_TEST_SEQUENCES", "1"))
 ROWS = [Row(prompt=f"prompt {n}", extra={"topic": n}) for n in range(5)]
+TWINS = (FilterRequest(name="near_duplicate", policy="drop", at_least=1),)
 
 
 @pytest.fixture
@@ -338,6 +340,9 @@ class Model:
     dropped: set[int] = field(default_factory=set)
     undone: set[int] | None = None
     told: list[str] = field(default_factory=list)
+    #: Of a job that drops near-duplicates: how each image's last picture looks.
+    looks: dict[int, int] | None = None
+    twins: int = 0
 
     @property
     def made(self) -> set[int]:
@@ -347,17 +352,37 @@ class Model:
         """Images of these rows and repeats come next, some of them broken."""
         first = len(self.spots)
         self.spots += [(row, repeat) for row in rows for repeat in repeats]
-        shop.broken = {i for i in range(first, len(self.spots)) if self.chance.random() < 0.2}
+        new = range(first, len(self.spots))
+        shop.broken = {i for i in new if self.chance.random() < 0.2}
         self.failed |= shop.broken
+        self.look(shop, new)
+
+    def look(self, shop: Workshop, images: Iterable[int]) -> None:
+        """Pictures are made of these images; which are to be turned away for how they look."""
+        if self.looks is None:
+            return
+        there = {self.looks[image] for image in self.made - {*images}}
+        for image in sorted({*images} - shop.broken):
+            known = [*self.looks.values()]
+            again = known and self.chance.random() < 0.3
+            look = self.chance.choice(known) if again else self.chance.getrandbits(64)
+            self.looks[image] = look
+            if look in there:
+                self.failed.add(image)
+                self.twins += 1
+            there.add(look)
+        shop.looks = self.looks
 
     def step(self, shop: Workshop, number: int) -> None:
         verb = self.chance.choice(["retry", "repeats", "rows", "drop", "drop", "undo"])
         self.told.append(verb)
         undone, self.undone = self.undone, None
         if verb == "retry" and self.failed:
-            shop.broken = {i for i in sorted(self.failed) if self.chance.random() < 0.3}
+            tried = set(self.failed)
+            shop.broken = {i for i in sorted(tried) if self.chance.random() < 0.3}
             retry(shop, self.job, f"key-{number}")
             self.failed = set(shop.broken)
+            self.look(shop, tried)
         elif verb == "repeats":
             self.add(shop, range(self.rows), range(self.repeats, self.repeats + 1))
             self.repeats += 1
@@ -405,11 +430,14 @@ class Model:
         self.failed |= {image for image in images if self.lost[image]}
 
 
+@pytest.mark.parametrize("looks", [False, True], ids=["", "twins"])
 @pytest.mark.parametrize("number", range(SEQUENCES))
-def test_all_agrees_after_any_sequence_of_repairs(shop: Workshop, number: int) -> None:
+def test_all_agrees_after_any_sequence_of_repairs(shop: Workshop, number: int, looks: bool) -> None:
     """Index, rows, tar members and digests after retries, extensions, drops and undos."""
-    job = shop.submit(ROWS, repeats=2, shard_images=4, seed=number)
-    layout, model = shop.layout(job), Model(job, random.Random(number))
+    filters = TWINS if looks else ()
+    job = shop.submit(ROWS, repeats=2, shard_images=4, seed=number, filters=filters)
+    model = Model(job, random.Random(number), looks={} if looks else None)
+    layout = shop.layout(job)
     model.add(shop, range(model.rows), range(model.repeats))
     for step in range(6):
         if step:
@@ -431,3 +459,5 @@ def test_all_agrees_after_any_sequence_of_repairs(shop: Workshop, number: int) -
         timing = json.loads(shop.store.get(layout.timing))
         assert (timing["images"], timing["ok"]) == (index.images, index.ok)
         assert shop.record(job.id).done_images == index.ok
+        assert index.duplicates == (0 if looks else None)
+    assert index.rejects.get("near_duplicate", 0) == model.twins
