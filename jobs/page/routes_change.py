@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
@@ -111,8 +112,12 @@ def extend(
 
 
 @router.post("/course/look")
-def look(job_id: JobId, services: Changes, where: Where = "") -> Response:
+async def look(job_id: JobId, services: Changes, where: Where = "") -> Response:
     """Count what a drop would take out, and show some of it; writes nothing."""
+    return await _in_turn(services, lambda: _look(services, job_id, where))
+
+
+def _look(services: Services, job_id: str, where: str) -> Response:
     services.views.accepted(job_id)
     found = error = None
     try:
@@ -128,7 +133,7 @@ def look(job_id: JobId, services: Changes, where: Where = "") -> Response:
 
 
 @router.post("/course/drop")
-def drop(
+async def drop(
     request: Request, job_id: JobId, services: Changes, where: Where = "", key: Key = ""
 ) -> Response:
     """Take rows out."""
@@ -138,11 +143,12 @@ def drop(
         routes_drop.dropped(services, own, where, key or uuid.uuid4().hex, False)
         return f"{own}/change#done"
 
-    return _done(request, services, job_id, act, "drop", {"where": where})
+    fields = {"where": where}
+    return await _in_turn(services, lambda: _done(request, services, job_id, act, "drop", fields))
 
 
 @router.post("/course/undo")
-def undo(request: Request, job_id: JobId, services: Changes) -> Response:
+async def undo(request: Request, job_id: JobId, services: Changes) -> Response:
     """Put back what the last drop took out."""
 
     def act() -> str:
@@ -150,7 +156,7 @@ def undo(request: Request, job_id: JobId, services: Changes) -> Response:
         routes_drop.undone(services, own)
         return f"{own}/change#done"
 
-    return _done(request, services, job_id, act, "undo")
+    return await _in_turn(services, lambda: _done(request, services, job_id, act, "undo"))
 
 
 @router.post("/course/delete")
@@ -163,6 +169,11 @@ def delete(request: Request, job_id: JobId, services: Changes) -> Response:
         lambda: routes_jobs.cancel_job(job_id, services, "delete").id,
         "delete",
     )
+
+
+async def _in_turn(services: Services, act: Callable[[], Response]) -> Response:
+    """In one of the threads for what reads a whole dataset: those of all others stay free."""
+    return await run_sync(act, limiter=services.house.changers)
 
 
 def _done(

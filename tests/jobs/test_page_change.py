@@ -1,11 +1,15 @@
 """What may be done about a job on its page: what can be done is done, what cannot says why."""
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
+from jobs.api import house, routes_drop
+from jobs.drop import Dropped
 from jobs.job import JobView
 from jobs.page.deeds import Standing, reasons
 from jobs.states import JobState
@@ -145,6 +149,32 @@ def test_a_dataset_is_extended_dropped_from_and_mended(http: httpx.Client, api: 
     assert "is no drop" in page_of(http, job_id)["undo"]
     every = post(http, drop, where="image >= 0")
     assert (every.status_code, "nothing would be left" in every.text) == (409, True)
+
+
+def test_drops_of_the_page_wait_for_their_turn_without_a_thread(
+    http: httpx.Client, api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(http, {"job": {"shard_images": 2}, "prompts": ROWS})
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*_: object) -> Dropped:
+        begun.release()
+        assert go_on.wait(60)
+        return Dropped(images=4, dropped=0, shards=0)
+
+    for name in ("dropped", "undone"):
+        monkeypatch.setattr(routes_drop, name, slow)
+    deeds = ("look", "drop", "undo") * 16
+    with ThreadPoolExecutor(len(deeds)) as browsers:
+        calls = [browsers.submit(post, http, f"/jobs/{job_id}/course/{deed}") for deed in deeds]
+        try:
+            for _ in range(house.CHANGERS):
+                assert begun.acquire(timeout=60)
+            assert show(http, job_id)["state"] == "waiting"
+            assert not begun.acquire(blocking=False)
+        finally:
+            go_on.set()
+        assert {call.result().status_code for call in calls} == {200, 303}
 
 
 def test_a_job_is_deleted_while_it_renders(http: httpx.Client, api: RunningApi) -> None:
