@@ -57,18 +57,18 @@ TEMPLATE = {
     "mode": "balanced",
     "count": 120,
 }
-#: What the judge of the tiny model can tell, some of it twice: look-alikes.
-CAPTIONS = [
-    f"a {size} {colour} {shape} in the centre on a white background"
-    for size, colour, shape in itertools.product(("big", "small"), COLOURS, SHAPES[:4])
-]
+#: What the judge of the tiny model can tell.
+CAPTIONS = {
+    "template": "a {{size}} {{color}} {{shape}} in the centre on a white background",
+    "lists": {"size": ["big", "small"], "color": [*COLOURS], "shape": [*SHAPES[:4]]},
+}
 WISH = {
     "filters": [
-        {"name": "prompt_agreement", "at_least": 0.8, "policy": "retry"},
+        {"name": "prompt_agreement", "at_least": 1, "policy": "retry"},
         {"name": "near_duplicate", "policy": "keep"},
     ],
     "accept": 2,
-    "max_tries": 3,
+    "max_tries": 2,
 }
 PROMPTS = [
     f"a {colour} {shape} on a {paper} background"
@@ -180,14 +180,14 @@ def shoot_wishes(studio: Studio) -> None:
         page.wait_for_function(LOADED)
         keep(page, "judged")
     with studio.opened(f"/jobs/{judged}/change") as page:
-        page.get_by_label("Condition").fill("score_prompt_agreement < 1 and prompt contains 'red'")
+        page.get_by_label("Condition").fill("shape = 'star' and color in ('red', 'orange')")
         page.get_by_label("Condition").press("Enter")
         page.get_by_role("button", name=re.compile("^Drop .* image")).wait_for()
         page.wait_for_function(LOADED)
         keep(page, "change")
     studio.shoot("change-phone", f"/jobs/{some}/change", dark=True, phone=True)
     with studio.opened("/new") as page:
-        page.get_by_label("Prompts", exact=True).fill("\n".join(CAPTIONS[:6]))
+        page.get_by_label("Prompts", exact=True).fill("\n".join(PROMPTS[:6]))
         page.locator("summary", has_text="Filters").click()
         judge = page.get_by_role("group", name="prompt_agreement")
         judge.get_by_label("A picture beyond").select_option("retry")
