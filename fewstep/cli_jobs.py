@@ -49,7 +49,7 @@ def submit(
     from fewstep.request import request_of
 
     request = request_of(job)
-    with _source(prompts) as source, client_here() as client:
+    with source_of(prompts) as source, client_here() as client:
         if dry_run:
             found = client.dry_run(request, source)
             as_json(found.model_dump()) if json else show_estimate(found)
@@ -65,7 +65,7 @@ def submit(
 
 
 @contextmanager
-def _source(prompts: str) -> Iterator[Path | Stored]:
+def source_of(prompts: str) -> Iterator[Path | Stored]:
     """The prompts as the client takes them: a place in S3, or a file here."""
     from fewstep.request import prompt_file
 

@@ -1,12 +1,21 @@
 """The commands that change a dataset that is complete: `extend`, `drop`."""
 
-from pathlib import Path
-from typing import Annotated
+from contextlib import ExitStack
+from typing import Annotated, Any
 
 import typer
 
-from fewstep.cli_jobs import JobId, Key, client_here
-from fewstep.options import AsJson, Column, Drop
+from fewstep.cli_jobs import JobId, Key, client_here, source_of
+from fewstep.options import (
+    AsJson,
+    BadRows,
+    Column,
+    Drop,
+    Expand,
+    ExpandCount,
+    ExpandSeed,
+    ValueList,
+)
 from fewstep.report import as_json, note, show_table
 from jobs.errors import InvalidInput
 
@@ -23,22 +32,33 @@ def extend(
         int, typer.Option(min=0, metavar="+N", help="So many more pictures of every row.")
     ] = 0,
     rows: Annotated[
-        Path | None, typer.Option(help="A prompt file or folder: its rows are added.")
+        str | None,
+        typer.Option(metavar="PROMPTS", help="Whatever `submit` takes: its rows are added."),
     ] = None,
     column: Column = None,
     drop: Drop = None,
+    bad_rows: BadRows = "refuse",
+    expand: Expand = None,
+    expand_count: ExpandCount = None,
+    expand_seed: ExpandSeed = 0,
+    list: ValueList = None,  # noqa: A002 - the option's name
     key: Key = None,
     *,
     json: AsJson = False,
 ) -> None:
     """Add pictures to a dataset that is complete, as new shards; those there stay as they are."""
-    from fewstep.request import reading_of
+    from fewstep.request import expansion_of, reading_of
 
-    source = reading_of(column, drop, "refuse")
-    with client_here() as client:
-        reply = client.extend(
-            job_id, repeats=repeats, rows=rows, source=source, idempotency_key=key
-        )
+    asked: dict[str, Any] = {
+        "source": reading_of(column, drop, bad_rows),
+        "expand": expansion_of(expand, expand_count, expand_seed, list),
+        "idempotency_key": key,
+    }
+    with ExitStack() as open_while, client_here() as client:
+        prompts = None if rows is None else open_while.enter_context(source_of(rows))
+        reply = client.extend(job_id, repeats=repeats, rows=prompts, **asked)
+    for warning in reply.warnings:
+        note(f"note: {warning}")
     if json:
         as_json(reply.model_dump())
     else:

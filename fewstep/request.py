@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 from fewstep.options import JobOptions, accelerator_of, checked, limit_of, styles_of
 from jobs.budget import Budget
 from jobs.client_upload import TEMPLATE
-from jobs.draft import repeated
 from jobs.errors import InvalidInput
 from jobs.filters import FilterRequest
+from jobs.intake import repeated
 from jobs.job import JobRequest
 from jobs.recipe import RecipeRequest, StyleWeight
 from jobs.rows import MAX_LINE, Row

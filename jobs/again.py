@@ -38,6 +38,18 @@ def request_of(catalog: Catalog, recipe: Recipe) -> RecipeRequest:
     return named.model_copy(update=asked)
 
 
+def full_request_of(catalog: Catalog, recipe: Recipe) -> RecipeRequest:
+    """A request that names all that the recipe has: what is changed in it changes nothing else."""
+    named = {name: getattr(recipe, name) for name in _FILLED_IN}
+    full = request_of(catalog, recipe).model_copy(update=named)
+    usual = full.model_copy(update={"eta": None})
+    try:
+        # An eta that nobody asked for must not stand in the way of a row's own sampler.
+        return usual if catalog.resolve(usual) == recipe else full
+    except InvalidInput:
+        return full
+
+
 def command_of(
     catalog: Catalog,
     job: Job,

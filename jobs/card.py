@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from jobs.card_form import plain, quoted, table, yaml_list
 from jobs.card_labels import label_facts
+from jobs.card_recipe import recipe_facts
 from jobs.dataset_index import DatasetIndex
 from jobs.job import Job
 from jobs.layout import SPLIT
@@ -89,7 +90,7 @@ def dataset_card(
             "",
             "![The first pictures](previews/contact_sheet.png)",
             "",
-            *table("How they were made", recipe_facts(job, manifests)),
+            *table("How they were made", recipe_facts(job, manifests, timing.settings)),
             *table("Pictures by label", label_facts(manifests)),
             *table("Licences of the weights", _licence_facts(job, licences)),
             *table("Time", _timing_facts(timing)),
@@ -193,33 +194,6 @@ def _features(job: Job, extension: str) -> list[str]:
     for name in ("__key__", "__url__"):
         lines += [f"  - name: {name}", "    dtype: string"]
     return lines
-
-
-def recipe_facts(job: Job, manifests: Sequence[Manifest]) -> Iterable[tuple[str, str]]:
-    """Names and values of all that decided the pixels."""
-    recipe = job.recipe
-    adapters = [recipe.accelerator] if recipe.accelerator else []
-    yield (
-        "model",
-        f"{recipe.model} ({recipe.base.source} {recipe.base.revision})".replace(" )", ")"),
-    )
-    yield "model sha256", recipe.base.sha256 or "see the rows"
-    for kind, found in (("accelerator", adapters), ("style", recipe.styles)):
-        for one in found:
-            yield kind, f"{one.name}, weight {one.weight:g} ({one.weights.source})"
-            yield f"{kind} sha256", one.weights.sha256 or "see the rows"
-    yield "sampler", f"{recipe.sampler}, {recipe.steps} steps, guidance {recipe.guidance:g}"
-    yield "UNet calls", f"{recipe.unet_calls} a picture"
-    yield "size", f"{recipe.width} x {recipe.height}"
-    if job.rows.recipes:
-        yield "settings by row", f"{job.rows.recipes}: each row tells its own"
-    yield "precision", recipe.dtype
-    yield "job seed", str(job.seed)
-    yield "engine", recipe.engine_key
-    yield "made by", f"fewstep {job.fewstep}"
-    lost = sum(one.tokens_lost for one in manifests)
-    if lost:
-        yield "prompt tokens not read", str(lost)
 
 
 def _licence_facts(job: Job, licences: Mapping[str, str]) -> Iterable[tuple[str, str]]:

@@ -117,7 +117,9 @@ def retry_failed(job_id: str, *, unfinished: bool, key: str | None) -> Call[Subm
     return Call("POST", path_of(job_id, "retry-failed"), _submission, more)
 
 
-def extend(job_id: str, repeats: int, upload: Upload | None, key: str | None) -> Call[Submission]:
+def extend(
+    job_id: str, repeats: int, upload: Upload | BodyUpload | None, key: str | None
+) -> Call[Submission]:
     """Add repeats, or the rows of an upload, to a dataset."""
     more: dict[str, Any] = {"headers": {"Idempotency-Key": _key(key)}, "timeout": RETRY_TIMEOUT_S}
     more |= {} if upload else {"json": {"repeats": repeats}}

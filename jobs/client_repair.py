@@ -4,11 +4,12 @@ from typing import Any
 
 from jobs import client_calls as calls
 from jobs.client_async_wire import AsyncWire
-from jobs.client_upload import Prompts, open_rows
+from jobs.client_upload import Prompts, open_upload
 from jobs.client_wire import Wire
 from jobs.job import ExtensionRequest, Submission
 from jobs.original import Original
 from jobs.sources.reading import Reading
+from jobs.templates.expansion import Expansion
 
 
 class Repairs:
@@ -35,17 +36,19 @@ class Repairs:
         repeats: int = 0,
         rows: Prompts | None = None,
         source: Reading | None = None,
+        expand: Expansion | None = None,
         idempotency_key: str | None = None,
     ) -> Submission:
         """Add repeats, or rows, to a complete dataset as new shards; the extension's own id.
 
-        `source` says how a prompt file is read. Raises Conflict where the dataset is not complete
-        or another round of it runs.
+        `rows` are what `submit` takes; `source` says how a prompt file is read, and `expand` how
+        rows that are templates become rows. Raises Conflict where the dataset is not complete or
+        another round of it runs.
         """
         if rows is None:
             return self._wire.run(calls.extend(job_id, repeats, None, idempotency_key))
-        asked = ExtensionRequest(repeats=repeats, source=source or Reading())
-        with open_rows(asked, rows) as upload:
+        asked = ExtensionRequest(repeats=repeats, source=source or Reading(), expand=expand)
+        with open_upload(asked, rows) as upload:
             return self._wire.run(calls.extend(job_id, repeats, upload, idempotency_key))
 
     def drop(
@@ -86,17 +89,19 @@ class AsyncRepairs:
         repeats: int = 0,
         rows: Prompts | None = None,
         source: Reading | None = None,
+        expand: Expansion | None = None,
         idempotency_key: str | None = None,
     ) -> Submission:
         """Add repeats, or rows, to a complete dataset as new shards; the extension's own id.
 
-        `source` says how a prompt file is read. Raises Conflict where the dataset is not complete
-        or another round of it runs.
+        `rows` are what `submit` takes; `source` says how a prompt file is read, and `expand` how
+        rows that are templates become rows. Raises Conflict where the dataset is not complete or
+        another round of it runs.
         """
         if rows is None:
             return await self._wire.run(calls.extend(job_id, repeats, None, idempotency_key))
-        asked = ExtensionRequest(repeats=repeats, source=source or Reading())
-        with open_rows(asked, rows) as upload:
+        asked = ExtensionRequest(repeats=repeats, source=source or Reading(), expand=expand)
+        with open_upload(asked, rows) as upload:
             return await self._wire.run(calls.extend(job_id, repeats, upload, idempotency_key))
 
     async def drop(

@@ -1,4 +1,4 @@
-"""What the client sends to submit a job: prompts in the body, or a file streamed from disk."""
+"""What the client sends to submit or extend a job: prompts in the body, or a file from disk."""
 
 import json
 import tempfile
@@ -54,7 +54,7 @@ class Upload:
 class BodyUpload:
     """A submission whose prompts are named by its body: a template, or a place in S3."""
 
-    request: JobRequest
+    request: JobRequest | ExtensionRequest
     prompts: TemplateRequest | Stored
 
     def fields(self, timeout_s: float) -> dict[str, Any]:
@@ -65,27 +65,18 @@ class BodyUpload:
             named: dict[str, Any] = {"prompts_from": place}
         else:
             named = {"template": self.prompts.model_dump(mode="json")}
-        body = {"job": self.request.model_dump(mode="json"), **named}
-        return {"json": body, "timeout": timeout_s}
+        if isinstance(self.request, JobRequest):
+            told: dict[str, Any] = {"job": self.request.model_dump(mode="json")}
+        else:
+            told = self.request.model_dump(mode="json", exclude_defaults=True)
+        return {"json": told | named, "timeout": timeout_s}
 
 
 @contextmanager
-def open_rows(request: ExtensionRequest, rows: Prompts) -> Iterator[Upload]:
-    """The body of an extension by rows; raises as `open_upload` does."""
-    template = isinstance(rows, Path) and rows.suffix.lower() == TEMPLATE
-    if template or isinstance(rows, TemplateRequest | Stored):
-        raise InvalidInput(
-            "an extension takes rows as they are",
-            where="rows",
-            remedy="give a prompt file or folder of this machine, or a list",
-        )
-    with _opened(request, rows) as upload:
-        yield upload
-
-
-@contextmanager
-def open_upload(request: JobRequest, prompts: Prompts) -> Iterator[Upload | BodyUpload]:
-    """The body of a submission; its file is closed after use.
+def open_upload(
+    request: JobRequest | ExtensionRequest, prompts: Prompts
+) -> Iterator[Upload | BodyUpload]:
+    """The body of a submission, or of an extension by rows; its file is closed after use.
 
     Raises InvalidInput for a file that is missing, empty, unreadable or of an unknown kind.
     """

@@ -1,7 +1,7 @@
 """What there is of a dataset beside what is expected at the end; what was not taken, and why."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import Field
@@ -174,10 +174,22 @@ def _of_rows(store: Store, layout: JobLayout, rows: Rows) -> Expected | None:
     try:
         if rows.template:
             data = store.get(layout.template(rows.prefix))
-            return _of_template(Template.of(TemplateRequest.model_validate_json(data)))
-        return Expected(Counts.model_validate_json(store.get(layout.row_values(rows.prefix))))
+            found = _of_template(Template.of(TemplateRequest.model_validate_json(data)))
+            return Expected(_only(found.counts, rows.columns), found.exact)
+        counts = Counts.model_validate_json(store.get(layout.row_values(rows.prefix)))
+        return Expected(_only(counts, rows.columns))
     except NotFound:
         return None
+
+
+def _only(counts: Counts, columns: Container[str]) -> Counts:
+    """Those of the columns that are written: an extension may leave some out."""
+    return Counts(
+        pictures=counts.pictures,
+        values={name: found for name, found in counts.values.items() if name in columns},
+        pairs=tuple(one for one in counts.pairs if all(name in columns for name in one.columns)),
+        many=tuple(name for name in counts.many if name in columns),
+    )
 
 
 def _of_template(template: Template) -> Expected:

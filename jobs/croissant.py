@@ -66,7 +66,7 @@ def croissant(job: Job, index: DatasetIndex, index_sha256: str, licences: Mappin
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": plain(job.name) or f"fewstep-{job.id}",
         "description": f"{index.ok} pictures of {job.rows.count} prompts, made by the diffusion "
-        f"model {job.recipe.model} in {job.recipe.steps} steps.",
+        f"model {job.recipe.model}{_steps(job)}.",
         "license": sorted(set(licences.values())) or ["unknown"],
         "url": f"urn:fewstep:{job.id}",
         "version": job.fewstep,
@@ -76,6 +76,11 @@ def croissant(job: Job, index: DatasetIndex, index_sha256: str, licences: Mappin
         "recordSet": [_records(job)],
     }
     return json.dumps(told, indent=1, ensure_ascii=False)
+
+
+def _steps(job: Job) -> str:
+    """In how many, where rows have no settings of their own."""
+    return "" if job.rows.recipes else f" in {job.recipe.steps} steps"
 
 
 def _files(job: Job, extension: str, index_sha256: str) -> Iterable[dict[str, Any]]:

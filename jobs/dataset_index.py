@@ -57,6 +57,8 @@ class DatasetIndex(Frozen):
     failed: int
     #: Images that were taken out: no shard has a row of them.
     dropped: int = 0
+    #: Rows of its prompt sources, with those that were added; None in indexes of earlier versions.
+    rows: int | None = None
     shards: tuple[IndexShard, ...] = Field(strict=False)
     #: A row for every image without a picture, and why; no file where there is none. And the
     #: pictures that filters turned away, a tar for each shard that has some.
@@ -151,6 +153,7 @@ def index_of(
         ok=made,
         failed=failed,
         dropped=max(0, job.images - missing - made - failed),
+        rows=job.rows.count,
         shards=tuple(shards),
         quarantine=quarantine,
         rows_short=rows_short,

@@ -13,6 +13,7 @@ from jobs.layout import JobLayout, Unit
 from jobs.manifest import CONTENT_TYPE as JSON
 from jobs.manifest import FileFacts, Manifest, stage_tallies, status_dict, value_counts
 from jobs.records import ShardTimes
+from jobs.setting_tallies import setting_tallies
 from jobs.shard_row import ShardRow
 from jobs.shard_table import CONTENT_TYPE as PARQUET
 from jobs.shard_table import build_table
@@ -136,6 +137,7 @@ def _manifest(job: Job, tar: CommittedTar, table: FileFacts) -> Manifest:
         times=tar.times,
         stages=stage_tallies(rows, tar.upload_share_ms),
         counts=value_counts(rows, job.rows.columns),
+        settings=setting_tallies(rows, job.recipe),
         rejects=rejects_of(rows),
         marks=marks_of(rows),
         rejected=tar.rejected,

@@ -34,6 +34,12 @@ def discard_round(store: Store, layout: JobLayout, again: Round) -> None:
     store.delete(layout.quarantine_folder + name for name in names if shard_number(name) in own)
 
 
+def discard_rows(store: Store, again: Round) -> None:
+    """Delete the rows that a later round brought, which nothing is to be made of any more."""
+    for one in again.block.brought if again.block else ():
+        store.delete_prefix(one.rows.prefix)
+
+
 def tars(store: Store, layout: JobLayout) -> Iterator[ObjectInfo]:
     """The tars in the quarantine: its other files have numbers of their own."""
     return (one for one in store.list(layout.quarantine_folder) if one.key.endswith(".tar"))

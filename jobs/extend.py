@@ -9,81 +9,112 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from jobs.added_rows import Added, write_added
 from jobs.allowance import Allowance
-from jobs.draft import check_objects, release, tally_of
-from jobs.errors import Conflict, FewstepError, InvalidInput, Unreachable
+from jobs.catalog import Catalog
+from jobs.discard import discard_rows
+from jobs.draft import check_objects, release
+from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, Unreachable
 from jobs.extent import Block, Extent
-from jobs.job import MAX_SHARDS, ColumnKind, Job, JobRequest, Rows, Submission
+from jobs.job import MAX_SHARDS, ExtensionRequest, Job, Submission
 from jobs.keys import Quota
 from jobs.layout import JobLayout, layout_of
 from jobs.new_round import busy, check_complete, is_over, key_digest, queued, told
 from jobs.recipe import Frozen
+from jobs.results import Ended, round_outcome, write_outcome
 from jobs.rounds import Accepted, Round, order_of_accepted, put_round, read_extent, rounds_of
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
-from jobs.sources.reading import SourceRows
 from jobs.specs import dataset_id, read_job
-from jobs.spool import spool_rows
+from jobs.states import JobState
 from jobs.store import Store
+from jobs.templates.template import Template
 
 #: Repeats of a row, with all extensions.
 MAX_REPEATS = 100_000
 
 
 class Wanted(Frozen):
-    """What an extension is to add: so many repeats of every row, or rows that were spooled."""
+    """What an extension is to add: so many repeats of every row, or rows that were written down."""
 
     repeats: int = 0
-    rows: Rows | None = None
+    added: Added | None = None
 
     @property
     def digest(self) -> str:
         """The same for the same wish."""
-        rows = [self.rows.count, self.rows.sha256] if self.rows else []
+        rows = [self.added.rows.count, self.added.rows.sha256] if self.added else []
         return hashlib.sha256(f"extend {self.repeats} {rows}".encode()).hexdigest()
 
 
 def extend_job(
     store: Store,
     queue: ShardQueue,
+    catalog: Catalog,
     *,
     prefix: str,
     tenant: str,
     job_id: str,
-    repeats: int = 0,
-    rows: Iterable[Row] | None = None,
+    request: ExtensionRequest,
+    rows: Iterable[Row] | Template | None = None,
     idempotency_key: str,
     now_ms: int,
     quota: Quota | None = None,
     allowance: Allowance | None = None,
 ) -> Submission:
-    """Add `repeats` more images of every row, or `rows` with as many images as all others have.
+    """Add `request.repeats` more images of every row, or `rows` with as many images as all others.
 
     As new shards of the same dataset; what is there is not touched. The same key again is the same
     extension (`created` is false), and so is the same wish while the queue has not got it. Raises
     NotFound; InvalidInput for rows that do not fit; Conflict where the dataset is not complete,
     another round runs, or the key was used for another wish; NoCapacity and QuotaExceeded as
-    submitting does.
+    submitting does: then it counts as never asked for, and the same key may be sent again.
     """
     key = key_digest(idempotency_key)
     job = read_job(store, prefix, tenant, dataset_id(job_id))
     layout = layout_of(job, prefix)
-    if (repeats > 0) == (rows is not None):
+    _check_wish(request, rows is not None)
+    wanted = Wanted(repeats=request.repeats)
+    if rows is not None:
+        repeats = read_extent(store, layout, job).repeats
+        added = write_added(store, layout, catalog, job, request, rows, repeats)
+        wanted = Wanted(added=added)
+    with _rows_of(store, wanted):
+        again, created = _accepted(store, queue, layout, job, wanted, key, now_ms, quota, allowance)
+    if not created:
+        _forget_rows(store, wanted)
+    if is_over(store, layout, again):
+        return told(again, created=False)
+    try:
+        return queued(queue, Accepted(job, again), quota, created=created)
+    except NoCapacity:
+        if queue.job(again.id) is None:
+            _refuse(store, layout, again)
+        raise
+
+
+def _check_wish(request: ExtensionRequest, has_rows: bool) -> None:
+    if (request.repeats > 0) == has_rows:
         raise InvalidInput(
             "an extension is of more repeats or of more rows",
             where="repeats",
             remedy="give one of them",
         )
-    wanted = Wanted(repeats=repeats)
-    if rows is not None:
-        wanted = Wanted(rows=_spooled(store, layout, job, rows))
-    with _rows_of(store, wanted):
-        again, created = _accepted(store, queue, layout, job, wanted, key, now_ms, quota, allowance)
-    if not created and wanted.rows is not None:
-        store.delete_prefix(wanted.rows.prefix)
-    if is_over(store, layout, again):
-        return told(again, created=False)
-    return queued(queue, Accepted(job, again), quota, created=created)
+    if request.expand is not None and not has_rows:
+        raise InvalidInput(
+            "there is nothing to expand", where="expand", remedy="leave it out, or give rows"
+        )
+
+
+def _refuse(store: Store, layout: JobLayout, again: Round) -> None:
+    """Take an extension back that the queue has no room for: it counts as never asked for.
+
+    Left as it is, it would stand in the way of every other one.
+    """
+    reason = "refused: too many jobs were open"
+    ended = Ended(state=JobState.CANCELLED, reason=reason, deleted=True, refused=True)
+    write_outcome(store, layout, ended, again.number)
+    discard_rows(store, again)
 
 
 @contextmanager
@@ -94,10 +125,14 @@ def _rows_of(store: Store, wanted: Wanted) -> Iterator[None]:
     except Unreachable:
         raise
     except FewstepError:
-        if wanted.rows is not None:
-            with suppress(FewstepError):
-                store.delete_prefix(wanted.rows.prefix)
+        with suppress(FewstepError):
+            _forget_rows(store, wanted)
         raise
+
+
+def _forget_rows(store: Store, wanted: Wanted) -> None:
+    if wanted.added is not None:
+        store.delete_prefix(wanted.added.rows.prefix)
 
 
 def _accepted(
@@ -113,11 +148,11 @@ def _accepted(
 ) -> tuple[Round, bool]:
     """The extension that the store holds for this key, and whether it is this one."""
     before = rounds_of(store, layout)
-    if (known := _known(before, wanted, key)) is not None:
+    if (known := _known(store, layout, before, wanted, key)) is not None:
         return known, False
     if before and not is_over(store, layout, before[-1]):
         last = before[-1]
-        # It found no room in the queue, or its caller died, whoever has its key now.
+        # Its caller died before the queue had it, and whoever asks may have another key by now.
         if last.block and last.sha256 == wanted.digest and queue.job(last.id) is None:
             return last, False
         raise busy(last)
@@ -125,27 +160,32 @@ def _accepted(
     again = _drafted(store, layout, job, before, wanted, key, now_ms)
     order_of_accepted(Accepted(job, again))
     if quota is not None and quota.images_a_day is not None and allowance is not None:
-        allowance.spend_images(job.tenant, again.id, again.images, quota.images_a_day)
-    if put_round(store, layout, again).stored:
+        # By its key: one that was refused and is sent again counts once.
+        wish = f"{job.id}-{key}"
+        allowance.spend_images(job.tenant, wish, again.images, quota.images_a_day)
+    if put_round(store, layout, again, uuid.uuid4().hex).stored:
         return again, True
-    # Another call was quicker.
+    # Another call was quicker, perhaps with the same key: its rows count then, not these.
     now = rounds_of(store, layout)
-    if (known := _known(now, wanted, key)) is not None:
+    if (known := _known(store, layout, now, wanted, key)) is not None:
         return known, False
     raise busy(now[-1])
 
 
-def _known(before: Sequence[Round], wanted: Wanted, key: str) -> Round | None:
+def _known(
+    store: Store, layout: JobLayout, before: Sequence[Round], wanted: Wanted, key: str
+) -> Round | None:
     """The extension that was asked for with this key; raises Conflict for another wish."""
     for one in before:
-        if one.block and one.key == key:
-            if one.sha256 != wanted.digest:
-                raise Conflict(
-                    f"this key was used for the extension {one.id}, which adds something else",
-                    where="Idempotency-Key",
-                    remedy="a new key for a new extension; the same wish for a resend",
-                )
-            return one
+        if not one.block or one.key != key or round_outcome(store, layout, one.number).refused:
+            continue
+        if one.sha256 != wanted.digest:
+            raise Conflict(
+                f"this key was used for the extension {one.id}, which adds something else",
+                where="Idempotency-Key",
+                remedy="a new key for a new extension; the same wish for a resend",
+            )
+        return one
     return None
 
 
@@ -175,14 +215,15 @@ def _drafted(
         key=key,
         created_ms=now_ms,
         fewstep=release(),
+        warnings=wanted.added.warnings if wanted.added else (),
     )
     _check_size(job, extent, again)
     return again
 
 
 def _block(extent: Extent, wanted: Wanted, first_shard: int) -> Block:
-    if wanted.rows is not None:
-        return extent.more_rows(wanted.rows, first_shard)
+    if wanted.added is not None:
+        return extent.more_rows(wanted.added.rows, first_shard)
     if extent.repeats + wanted.repeats > MAX_REPEATS:
         raise InvalidInput(
             f"{extent.repeats} repeats and {wanted.repeats} more are over {MAX_REPEATS}",
@@ -199,54 +240,3 @@ def _check_size(job: Job, extent: Extent, again: Round) -> None:
             remedy="submit the rest as a job of its own",
         )
     check_objects(job.output, extent.images + again.images)
-
-
-def _spooled(store: Store, layout: JobLayout, job: Job, rows: Iterable[Row]) -> Rows:
-    """The rows written down in a folder of their own; raises InvalidInput, and leaves none."""
-    folder = f"{layout.scratch}rows-{uuid.uuid4().hex[:16]}/"
-    if isinstance(rows, SourceRows):
-        rows.check = _same_settings
-    tally = tally_of(JobRequest(), rows, note=_same_settings)
-    found = spool_rows(store, iter(tally), folder)
-    try:
-        if not found.count:
-            raise InvalidInput("there is no row in it", where="prompts")
-        if tally.rejected.lines:
-            raise InvalidInput(
-                f"{len(tally.rejected.lines)} rows cannot be rendered",
-                where="prompts",
-                remedy="an extension leaves none out: correct or remove them",
-            )
-        _check_columns(found.columns, job)
-    except InvalidInput:
-        with suppress(FewstepError):
-            store.delete_prefix(folder)
-        raise
-    return found
-
-
-def _same_settings(row: Row, where: str) -> None:
-    if row.recipe is not None:
-        raise InvalidInput(
-            f"{next(iter(row.recipe.given))} cannot be set for rows that are added",
-            where=where,
-            remedy="they have the settings of the job; submit others as a job of their own",
-        )
-
-
-def _check_columns(found: dict[str, ColumnKind], job: Job) -> None:
-    """Raise InvalidInput where rows have a column, or values, that the dataset has no room for."""
-    known = job.rows.columns
-    for name, kind in found.items():
-        if name not in known:
-            raise InvalidInput(
-                f"the dataset has no column {name!r}",
-                where="prompts",
-                remedy=f"it has {', '.join(known) or 'none of your own'}; --drop leaves one out",
-            )
-        if known[name] not in (kind, "string") and (known[name], kind) != ("float", "int"):
-            raise InvalidInput(
-                f"the column {name!r} holds {kind} values; in the dataset it is {known[name]}",
-                where="prompts",
-                remedy="write its values as the dataset has them",
-            )

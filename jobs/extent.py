@@ -1,6 +1,6 @@
 """The extent of a dataset: rows times repeats, block by block as they were asked for."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,6 +44,17 @@ class Block(Frozen):
     def images(self) -> int:
         """How many images it has."""
         return (self.stop_row - self.first_row) * self.repeats
+
+    @property
+    def brought(self) -> tuple[RowsAt, ...]:
+        """The rows that an extension added: none where it is more repeats of those there."""
+        return self.sources if self.first_row else ()
+
+    @property
+    def cost(self) -> float:
+        """Device time of its images over that of as many of the job's own recipe."""
+        rows = [one.rows for one in self.sources]
+        return sum(one.cost * one.count for one in rows) / sum(one.count for one in rows)
 
     @property
     def stop_image(self) -> int:
@@ -123,9 +134,22 @@ class Extent:
 
     @property
     def whole(self) -> Job:
-        """The job as if all of it had been asked for at once: for what tells of the dataset."""
-        rows = self.job.rows.model_copy(update={"count": self.rows})
-        return self.job.model_copy(update={"rows": rows, "repeats": self.repeats})
+        """The job as if all of it had been asked for at once: for what tells of the dataset.
+
+        Settings that rows of several sources have alike are counted by each.
+        """
+        every = [one.rows for one in self.sources]
+        told = {name: sum(getattr(one, name) for one in every) for name in ("rejected", "recipes")}
+        rows = self.job.rows.model_copy(update={"count": self.rows, **told})
+        accept = self.job.accept and self.repeats
+        news = {"rows": rows, "repeats": self.repeats, "accept": accept}
+        return self.job.model_copy(update=news)
+
+    def rows_of(self, runs: Iterable[tuple[int, int]]) -> Iterator[range]:
+        """The rows of runs of images (first and stop), each within one block."""
+        for first, stop in runs:
+            block = self.block_of(first)
+            yield range(block.spot(first)[0], block.spot(stop - 1)[0] + 1)
 
     def block_of(self, image: int) -> Block:
         """The block that an image is of; raises NotFound for none."""

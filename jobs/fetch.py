@@ -10,6 +10,7 @@ from jobs.dataset_index import DatasetIndex, IndexFile
 from jobs.errors import FewstepError, NotFound
 from jobs.layout import JobLayout
 from jobs.recipe import Frozen
+from jobs.source_copies import source_copies
 from jobs.store import Store
 
 #: Files downloaded at a time.
@@ -122,11 +123,9 @@ def _shard_files(index: DatasetIndex) -> Iterator[IndexFile]:
 
 def _other_files(store: Store, layout: JobLayout, index: DatasetIndex) -> list[str]:
     keys = [layout.card, layout.job, layout.timing, layout.contact_sheet, layout.index]
-    by_choice = (
-        *(layout.coverage, layout.duplicates, layout.croissant),
-        *(layout.template_copy, layout.rejected_copy),
-    )
+    by_choice = (layout.coverage, layout.duplicates, layout.croissant)
     keys += [key for key in by_choice if store.head(key) is not None]
+    keys += source_copies(store, layout)
     return [*(shard.stats for shard in index.shards), *(_name(layout, key) for key in keys)]
 
 

@@ -24,6 +24,7 @@ from jobs.picture_hashes import Pictures, duplicate_rule
 from jobs.quarantine import Quarantine, failed_rows, remove_old_quarantine, write_quarantine
 from jobs.recipe import Frozen
 from jobs.rounds import Round, read_extent
+from jobs.source_copies import copy_sources
 from jobs.store import Store
 from jobs.timing import Timing, timing_of
 from jobs.twins import without_twins
@@ -116,7 +117,7 @@ def finish_job(
         missing=missing,
         complete=not ended,
         quarantine=(*quarantine.files, *rejected_files(found.every)),
-        rows_short=rows_short(quarantine.short, found.missing, job.repeats) if job.accept else None,
+        rows_short=_short_of(extent, quarantine, found),
         duplicates=_list_duplicates(store, layout, job, hashes),
     )
     # Once more: what came before takes long, and what follows deletes and overwrites.
@@ -128,12 +129,19 @@ def finish_job(
     remove_remains(store, layout)
     own, *others = found.rounds
     timing = timing_of(whole, own, facts.retries, later=others, failed=quarantine.rows)
-    _write_coverage(store, layout, extent, found, quarantine)
+    _write_sources(store, layout, extent, found, quarantine)
     _write_about(store, layout, whole, index, timing, found, facts, ended, later, splits)
     # Only now: what was written anew is made of them, and the index of before may name them.
     _remove_strays(store, layout, index, stop_shard)
     _write_success(store, layout, index)
     return _summary(index, found, quarantine, timing)
+
+
+def _short_of(extent: Extent, quarantine: Quarantine, found: Gathered) -> int | None:
+    """The rows that lack an accepted picture; None where none was asked for."""
+    if not extent.job.accept:
+        return None
+    return rows_short(quarantine.short, extent.rows_of(found.missing))
 
 
 def _limit(job: Job) -> int:
@@ -150,9 +158,11 @@ def _list_duplicates(
     return write_duplicates(store, layout, rule, hashes)
 
 
-def _write_coverage(
+def _write_sources(
     store: Store, layout: JobLayout, extent: Extent, found: Gathered, quarantine: Quarantine
 ) -> None:
+    """What the dataset tells of its prompt sources."""
+    copy_sources(store, layout, extent)
     tallied, expected = Tallied(), expected_of(store, layout, extent)
     tallied.add(found.every)
     coverage = tallied.coverage(extent.job, extent.images, expected, quarantine.errors)
@@ -186,12 +196,6 @@ def _write_about(
         contact_sheet(first_pictures(store, tars)),
         content_type="image/png",
     )
-    for there, source, copy in (
-        (job.rows.template, layout.template(job.rows.prefix), layout.template_copy),
-        (job.rows.rejected, layout.rejected(job.rows.prefix), layout.rejected_copy),
-    ):
-        if there:
-            store.put(copy, store.get(source), content_type=_JSON)
 
 
 def _write_success(store: Store, layout: JobLayout, index: DatasetIndex) -> None:

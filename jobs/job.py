@@ -84,6 +84,8 @@ class ExtensionRequest(Frozen):
     repeats: int = Field(default=0, ge=0, le=100_000)
     #: How a prompt file is read.
     source: Reading = Reading()
+    #: The prompts are templates, as those of a job may be.
+    expand: Expansion | None = None
 
 
 class Rows(Frozen):

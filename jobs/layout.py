@@ -126,13 +126,19 @@ class JobLayout(Frozen):
 
     @property
     def rejected_copy(self) -> str:
-        """The same, as a part of the dataset."""
+        """The same of all sources, as a part of the dataset."""
         return f"{self.root}rejected_rows.jsonl"
 
+    def template_copy(self, first_row: int = 0) -> str:
+        """The template of the rows from that one on, as a part of the dataset."""
+        return (
+            f"{self.added_templates}{first_row}.json" if first_row else f"{self.root}template.json"
+        )
+
     @property
-    def template_copy(self) -> str:
-        """The same, as a part of the dataset."""
-        return f"{self.root}template.json"
+    def added_templates(self) -> str:
+        """How the names begin of the templates that extensions brought."""
+        return f"{self.root}template-"
 
     @property
     def croissant(self) -> str:

@@ -11,6 +11,7 @@ from jobs.coverage import Counts, ValueTally
 from jobs.filter_columns import FILTER_MS
 from jobs.recipe import Frozen
 from jobs.records import ShardTimes
+from jobs.setting_tallies import SettingTally
 from jobs.shard_row import STAGES, ShardRow
 
 CONTENT_TYPE = "application/json"
@@ -114,6 +115,8 @@ class Manifest(Frozen):
     stages: dict[str, Tally]
     #: Pictures by value of the prompt source's own columns; None in manifests of earlier versions.
     counts: Counts | None = None
+    #: Its pictures' settings, where any has others than its job's; None in earlier versions.
+    settings: tuple[SettingTally, ...] | None = Field(default=None, strict=False)
     #: Reason -> pictures that were not taken for it: a filter's name, `nan` or `flat`. Each picture
     #: of an image that was tried again counts.
     rejects: dict[str, int] = Field(default_factory=dict)

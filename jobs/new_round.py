@@ -83,4 +83,11 @@ def queued(
 
 def told(again: Round, *, created: bool) -> Submission:
     """What is answered for a round."""
-    return Submission(id=again.id, created=created, images=again.images, shards=again.shards)
+    return Submission(
+        id=again.id,
+        created=created,
+        images=again.images,
+        shards=again.shards,
+        warnings=again.warnings,
+        relative_cost=round(again.block.cost, 6) if again.block else 1.0,
+    )

@@ -64,6 +64,8 @@ class Ended(Frozen):
     device_ms: int | None = None
     #: Whether what was done was deleted with it.
     deleted: bool = False
+    #: Of a later round: the queue had no room for it, and its key may be sent again.
+    refused: bool = False
 
 
 def results_of(

@@ -8,12 +8,14 @@ extension follow from its block.
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from jobs.budget import Budget
 from jobs.draft import order_of
@@ -26,10 +28,13 @@ from jobs.manifest import Manifest
 from jobs.queue_values import SubmitRequest
 from jobs.recipe import Frozen
 from jobs.results import round_outcome
+from jobs.row_checks import device_seconds
 from jobs.rows import Row
 from jobs.specs import read_job, round_number
 from jobs.store import PutReply, Store
 
+#: One after another: whoever writes a round down where the store decides nothing.
+_TURNS = threading.Lock()
 _DOC = re.compile(r"rounds/(\d{4})\.json$")
 
 
@@ -90,6 +95,8 @@ class Round(Frozen):
     key: str
     created_ms: int
     fewstep: str
+    #: What its submitter was told of it.
+    warnings: tuple[str, ...] = Field(default=(), strict=False)
 
     @property
     def id(self) -> str:
@@ -187,15 +194,21 @@ def withdrawn(store: Store, layout: JobLayout, again: Round) -> bool:
     return again.block is not None and round_outcome(store, layout, again.number).deleted
 
 
-def put_round(store: Store, layout: JobLayout, again: Round) -> PutReply:
-    """Write a round down, if none of its number is there."""
-    return store.put(
-        layout.round(again.number),
-        again.model_dump_json(indent=1).encode(),
-        content_type="application/json",
-        metadata={"token": again.key},
-        if_absent=True,
-    )
+def put_round(store: Store, layout: JobLayout, again: Round, token: str = "") -> PutReply:
+    """Write a round down, if none of its number is there.
+
+    One that is there counts as stored by us where it was written with the same `token`; by default
+    that is its key's digest, so whoever asks for the same at the same time stores it too.
+    """
+    # A store that ignores the condition lets two at once get past: those of one process wait.
+    with nullcontext() if store.honours_absent else _TURNS:
+        return store.put(
+            layout.round(again.number),
+            again.model_dump_json(indent=1).encode(),
+            content_type="application/json",
+            metadata={"token": token or again.key},
+            if_absent=True,
+        )
 
 
 def order_of_accepted(
@@ -212,8 +225,11 @@ def order_of_accepted(
     if again is None:
         return order_of(job, quota, budget, before_ms)
     # What is asked for once more is made, whatever the job's own limits.
+    whole = order_of(job, quota, Budget())
+    cost = device_seconds(job.recipe) * again.block.cost if again.block else whole.unit_cost
     return replace(
-        order_of(job, quota, Budget()),
+        whole,
+        unit_cost=cost,
         job_id=again.id,
         images=again.images,
         spec_sha256=again.sha256,

@@ -134,7 +134,7 @@ def _note_columns(columns: dict[str, ColumnKind | None], row: Row, number: int) 
     for name, value in row.extra.items():
         if name not in columns:
             _check_column(name, number, len(columns))
-        columns[name] = _widest(columns.get(name), _kind(value))
+        columns[name] = _widest(columns.get(name), kind_of(value))
 
 
 def _check_column(name: str, number: int, known: int) -> None:
@@ -152,7 +152,8 @@ def _check_column(name: str, number: int, known: int) -> None:
         )
 
 
-def _kind(value: Scalar) -> ColumnKind | None:
+def kind_of(value: Scalar) -> ColumnKind | None:
+    """The narrowest kind of a column that holds the value; None where any does."""
     if value is None:
         return None
     if isinstance(value, bool):

@@ -11,10 +11,11 @@ from jobs.allowance import Allowance
 from jobs.budget import Budget
 from jobs.catalog import Catalog
 from jobs.control import Course, forget_course, read_budget, read_course, write_course
-from jobs.draft import RowTally, draft_job, order_of, tally_of
+from jobs.draft import draft_job, order_of
 from jobs.errors import Conflict, FewstepError, InvalidInput, NoCapacity, QuotaExceeded
 from jobs.estimate import measured_cost
 from jobs.filters import JobFilter, resolve_filters
+from jobs.intake import RowTally, tally_of, write_rows
 from jobs.job import Job, JobRequest, Submission, job_id
 from jobs.keys import Quota
 from jobs.layout import JobLayout, segment
@@ -23,7 +24,6 @@ from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.sources.reading import SourceRows
 from jobs.specs import read_job
-from jobs.spool import spool_rows, spool_template
 from jobs.store import PutReply, Store
 from jobs.templates.template import Template
 
@@ -143,7 +143,7 @@ def _tally(
     if isinstance(rows, SourceRows):
         # There, a bad row is named by its file and line, or left out.
         rows.check = recipes.check
-    return tally_of(request, rows, glimpse, recipes.count_in)
+    return tally_of(request.expand, rows, glimpse, recipes.count_in)
 
 
 def check_deadline(budget: Budget, now_ms: int) -> None:
@@ -187,16 +187,7 @@ def _spooled(
 ) -> Job:
     """The job with its rows in the store; where anything is wrong with it, no row stays there."""
     try:
-        if tally.template is None:
-            found = spool_rows(store, iter(tally), folder)
-            if tally.rejected.lines:
-                lines = b"".join(tally.rejected.lines)
-                store.put(JobLayout.rejected(folder), lines, content_type="application/jsonl")
-                found = found.model_copy(update={"rejected": len(tally.rejected.lines)})
-        else:
-            found = spool_template(store, tally.template, folder)
-        facts = {"recipes": recipes.count, "cost": recipes.cost}
-        found = found.model_copy(update=facts)
+        found = write_rows(store, tally, recipes, folder)
         job = draft_job(layout, request, recipes.recipe, found, tally, now_ms, filters)
         order_of(job)
     except FewstepError:

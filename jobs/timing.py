@@ -11,6 +11,7 @@ from jobs.job import Job
 from jobs.manifest import Manifest, Tally
 from jobs.recipe import Frozen
 from jobs.records import LoadTimes
+from jobs.setting_tallies import DEVICE, SettingTally, added_up
 
 #: Stage of one image in `timing.json` -> its column in the parquet files.
 _IMAGE_STAGES = {
@@ -55,8 +56,9 @@ class Timing(Frozen):
     images_per_second: float | None
     #: Seconds that devices worked: text encoding, denoising and decoding.
     device_seconds: float
-    steps: int
-    unet_calls_per_step: int
+    #: None: not all pictures have the same; `settings` tells them.
+    steps: int | None
+    unet_calls_per_step: int | None
     unet_calls: int
     tokens_lost: int
     #: The most memory that any renderer had held: of its GPU, or of its process on a CPU.
@@ -68,6 +70,10 @@ class Timing(Frozen):
     #: Renderer -> images it accounts for.
     renderers: dict[str, int]
     stages: dict[str, StageTiming] = Field(default_factory=dict)
+    #: What the pictures were made with, most of them first; empty in files of earlier versions.
+    settings: tuple[SettingTally, ...] = Field(default=(), strict=False)
+    #: Pictures of yet other settings, or of which nobody wrote down which.
+    settings_untold: int = 0
     #: What held the job up and what to change; None in files of earlier versions.
     bottleneck: Bottleneck | None = None
 
@@ -92,6 +98,7 @@ def timing_of(
         wall_s += (finished_ms - begun) / 1000
         manifests = [*manifests, *some]
     made = sum(one.ok for one in manifests)
+    settings, untold = settings_of(job, manifests)
     waited_s = max(0.0, (started_ms - job.submitted_ms) / 1000)
     return Timing(
         job=job.id,
@@ -108,8 +115,10 @@ def timing_of(
         waited_s=waited_s,
         images_per_second=round(made / wall_s, 3) if wall_s else None,
         device_seconds=round(sum(one.times.device_ms for one in manifests) / 1000, 3),
-        steps=job.recipe.steps,
-        unet_calls_per_step=2 if job.recipe.guided else 1,
+        steps=_same([one.steps for one in settings], job.recipe.steps, untold),
+        unet_calls_per_step=_same(
+            [one.calls_per_step for one in settings], 2 if job.recipe.guided else 1, untold
+        ),
         unet_calls=sum(one.unet_calls for one in manifests),
         tokens_lost=sum(one.tokens_lost for one in manifests),
         memory_bytes=max((one.times.memory_bytes for one in manifests), default=0),
@@ -117,8 +126,45 @@ def timing_of(
         adopted=sum(one.adopted for one in manifests),
         renderers=_renderers(manifests),
         stages=_stages(manifests),
+        settings=settings,
+        settings_untold=untold,
         bottleneck=_bottleneck(manifests, waited_s, wall_s),
     )
+
+
+def _same(found: Sequence[int], own: int, untold: int) -> int | None:
+    """What all have; the job's `own` where there is no picture, None where they differ."""
+    every = set(found) or {own}
+    return None if untold or len(every) > 1 else every.pop()
+
+
+def settings_of(job: Job, manifests: Sequence[Manifest]) -> tuple[tuple[SettingTally, ...], int]:
+    """The settings of all pictures that were made, and of how many they are not told."""
+    recipe, found = job.recipe, list[SettingTally]()
+    for one in manifests:
+        # An earlier version counted none: they are the job's where its rows have no others.
+        if one.settings or (one.settings is None and job.rows.recipes):
+            found += one.settings or ()
+            continue
+        times = [one.stages[name] for name in DEVICE if name in one.stages]
+        own = SettingTally(
+            width=recipe.width,
+            height=recipe.height,
+            steps=recipe.steps,
+            guidance=recipe.guidance,
+            sampler=recipe.sampler,
+            pictures=_pictures(one),
+            unet_calls=one.unet_calls,
+            device_seconds=sum(tally.sum_ms for tally in times) / 1000,
+        )
+        found += [own] if own.pictures else []
+    told = added_up(found)
+    return told, sum(map(_pictures, manifests)) - sum(one.pictures for one in told)
+
+
+def _pictures(one: Manifest) -> int:
+    """Pictures that were made for a unit, those too that were dropped since."""
+    return one.stages["denoise_ms"].count if "denoise_ms" in one.stages else one.ok
 
 
 def _bottleneck(manifests: Sequence[Manifest], waited_s: float, wall_s: float) -> Bottleneck:

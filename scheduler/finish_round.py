@@ -2,7 +2,7 @@
 
 import logging
 
-from jobs.discard import discard_round
+from jobs.discard import discard_round, discard_rows
 from jobs.finish import Facts, Finished, finish_job
 from jobs.job import Job
 from jobs.layout import JobLayout
@@ -93,6 +93,7 @@ def _withdraw(
     )
     write_outcome(store, layout, last, again.number)
     close_round(queue, store, again, last)
+    discard_rows(store, again)
     log.info("round_withdrawn job=%s", record.job_id)
 
 

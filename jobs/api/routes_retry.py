@@ -12,14 +12,21 @@ from pydantic import Field, ValidationError
 
 from jobs.api.body import is_form, parse_object, read_form, read_object
 from jobs.api.problems import raise_invalid, responses
+from jobs.api.prompt_sources import (
+    FILE_SCHEMA,
+    SOURCE_SCHEMAS,
+    SOURCES,
+    check_sources,
+    opened,
+)
 from jobs.api.routes_jobs import JobId
-from jobs.api.routes_submit import INLINE_MAX, checked_inline
 from jobs.api.services import Services, UsesServices
 from jobs.extend import extend_job
 from jobs.job import ExtensionRequest, Submission
 from jobs.retry import retry_failed
 from jobs.rows import Row
-from jobs.sources.reading import read_inline, read_rows
+from jobs.sources.reading import read_rows
+from jobs.templates.template import Template
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -27,6 +34,10 @@ Key = Annotated[
     str | None,
     Header(description="1 to 128 of A-Z a-z 0-9 . _ -; the same key is the same wish"),
 ]
+_EXTENSION_FIELDS = {
+    "source": {"$ref": "#/components/schemas/Reading"},
+    "expand": {"$ref": "#/components/schemas/Expansion"},
+}
 _EXTENSION = {
     "required": True,
     "content": {
@@ -34,16 +45,11 @@ _EXTENSION = {
             "schema": {
                 "type": "object",
                 "additionalProperties": False,
-                "description": "One of `repeats` and `prompts`.",
+                "description": "One of `repeats`, `prompts`, `prompts_from` and `template`.",
                 "properties": {
                     "repeats": {"type": "integer", "minimum": 1, "maximum": 100_000},
-                    "source": {"$ref": "#/components/schemas/Reading"},
-                    "prompts": {
-                        "type": "array",
-                        "minItems": 1,
-                        "maxItems": INLINE_MAX,
-                        "items": {"oneOf": [{"type": "string"}, {"type": "object"}]},
-                    },
+                    **_EXTENSION_FIELDS,
+                    **SOURCE_SCHEMAS,
                 },
             },
             "example": {"repeats": 4},
@@ -56,13 +62,9 @@ _EXTENSION = {
                     "job": {
                         "type": "object",
                         "additionalProperties": False,
-                        "properties": {"source": {"$ref": "#/components/schemas/Reading"}},
+                        "properties": _EXTENSION_FIELDS,
                     },
-                    "prompts": {
-                        "type": "string",
-                        "contentMediaType": "application/octet-stream",
-                        "description": "A file named .txt, .jsonl, .csv, .tsv, .parquet or .tar",
-                    },
+                    "prompts": FILE_SCHEMA,
                 },
             },
         },
@@ -128,38 +130,49 @@ async def extend(
 ) -> Later:
     """More images of every row, or further rows with as many images as all others have.
 
-    As new shards of a dataset that is complete; those that are there stay as they are. Seeds and
-    pictures are those of a job that asked for all at once. The extension has an id of its own,
+    As new shards of a dataset that is complete; those that are there stay as they are. Rows are
+    what a job's may be: with settings of their own, from a template, a file, a place in S3. Seeds
+    and pictures are those of a job that asked for all at once. The extension has an id of its own,
     which all routes of a job take; index, timing and card are written anew when it has ended.
     """
     key = idempotency_key if idempotency_key is not None else uuid.uuid4().hex
     if is_form(request):
         async with read_form(request) as (text, prompts):
-            wanted = _wanted(parse_object(text, "job"))
+            wanted = extension_request(parse_object(text, "job"))
             rows = read_rows(prompts.file, prompts.source, prompts.name, wanted.source)
-            done = await run_in_threadpool(extended, services, job_id, wanted.repeats, rows, key)
+            done = await run_in_threadpool(extended, services, job_id, wanted, rows, key)
     else:
         body = await read_object(request)
-        prompts_given = "prompts" in body
-        inline = checked_inline(body.pop("prompts", None)) if prompts_given else ()
-        wanted = _wanted(body)
-        given = read_inline(inline, wanted.source) if prompts_given else None
-        done = await run_in_threadpool(extended, services, job_id, wanted.repeats, given, key)
+        done = await run_in_threadpool(_extend_by_body, services, job_id, body, key)
     return _later(done, response)
 
 
+def _extend_by_body(services: Services, job_id: str, body: dict[str, Any], key: str) -> Submission:
+    field = check_sources(body)
+    wanted = extension_request({name: value for name, value in body.items() if name not in SOURCES})
+    if field not in body:
+        return extended(services, job_id, wanted, None, key)
+    with opened(services, field, body[field], wanted.source) as rows:
+        return extended(services, job_id, wanted, rows, key)
+
+
 def extended(
-    services: Services, job_id: str, repeats: int, rows: Iterable[Row] | None, key: str
+    services: Services,
+    job_id: str,
+    wanted: ExtensionRequest,
+    rows: Iterable[Row] | Template | None,
+    key: str,
 ) -> Submission:
     """Add repeats or rows; raises what `extend_job` does."""
     services.views.accepted(job_id)
     return extend_job(
         services.store,
         services.queue,
+        services.catalog,
         prefix=services.settings.s3_prefix,
         tenant=services.tenant,
         job_id=job_id,
-        repeats=repeats,
+        request=wanted,
         rows=rows,
         idempotency_key=key,
         now_ms=time.time_ns() // 1_000_000,
@@ -168,7 +181,8 @@ def extended(
     )
 
 
-def _wanted(fields: dict[str, Any]) -> ExtensionRequest:
+def extension_request(fields: dict[str, Any]) -> ExtensionRequest:
+    """What these fields ask for; raises Refused naming the first that is wrong."""
     try:
         # Through JSON text, because strict values take lists for tuples only from there.
         return ExtensionRequest.model_validate_json(json.dumps(fields))

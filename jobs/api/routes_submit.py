@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,28 +10,31 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field, ValidationError
 
-from jobs.api.body import checked_source, is_form, parse_object, read_form, read_object
-from jobs.api.problems import Refused, raise_invalid, responses
+from jobs.api.body import is_form, parse_object, read_form, read_object
+from jobs.api.problems import raise_invalid, responses
+from jobs.api.prompt_sources import (
+    FILE_SCHEMA,
+    SOURCE_SCHEMAS,
+    SOURCES,
+    check_fields,
+    check_sources,
+    object_of,
+    opened,
+)
 from jobs.api.services import Services, UsesServices
-from jobs.errors import InvalidInput, TooLarge
 from jobs.estimate import estimate_of
 from jobs.job import DryRun, Estimate, JobRequest, Submission
 from jobs.rows import Row
-from jobs.sources.reading import SourceRows, read_inline, read_rows
-from jobs.sources.stored_folders import folder_records
+from jobs.sources.reading import read_rows
 from jobs.submit import dry_run_job
-from jobs.templates.expansion import MAX_COUNT, TemplateRequest
+from jobs.templates.expansion import MAX_COUNT
 from jobs.templates.template import Template
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
-#: Prompts in a request's body; more come as a file.
-INLINE_MAX = 10_000
 #: Rows that a dry run shows, and seconds that it may read.
 SHOWN = 10
 DRY_RUN_S = 20.0
-#: What a body may have prompts in.
-_SOURCES = ("prompts_from", "prompts", "template")
 
 _JOB_SCHEMA = {"$ref": "#/components/schemas/JobRequest"}
 _BODY = {
@@ -44,23 +47,7 @@ _BODY = {
                 "description": "One of `prompts`, `prompts_from` and `template`.",
                 "properties": {
                     "job": _JOB_SCHEMA,
-                    "prompts_from": {
-                        "type": "object",
-                        "required": ["uri"],
-                        "additionalProperties": False,
-                        "description": "A file or folder/ in S3, where the operator allows",
-                        "properties": {
-                            "uri": {"type": "string", "examples": ["s3://inbox/ann/rows.jsonl"]},
-                            "etag": {"type": "string", "description": "409 where it is another"},
-                        },
-                    },
-                    "template": {"$ref": "#/components/schemas/TemplateRequest"},
-                    "prompts": {
-                        "type": "array",
-                        "minItems": 1,
-                        "maxItems": INLINE_MAX,
-                        "items": {"oneOf": [{"type": "string"}, {"type": "object"}]},
-                    },
+                    **SOURCE_SCHEMAS,
                 },
             },
             "example": {
@@ -77,11 +64,7 @@ _BODY = {
                 "required": ["prompts"],
                 "properties": {
                     "job": _JOB_SCHEMA,
-                    "prompts": {
-                        "type": "string",
-                        "contentMediaType": "application/octet-stream",
-                        "description": "A file named .txt, .jsonl, .csv, .tsv, .parquet or .tar",
-                    },
+                    "prompts": FILE_SCHEMA,
                 },
             },
         },
@@ -149,32 +132,11 @@ async def submit(
 def _submit_body(
     services: Services, body: dict[str, Any], key: str, glimpse: range | None
 ) -> Submission:
-    _check_fields(body, {"job", *_SOURCES}, "body")
-    given = [name for name in _SOURCES if name in body]
-    if len(given) > 1:
-        raise InvalidInput(
-            "prompts are given twice", where=given[0], remedy=f"send {' or '.join(given)}"
-        )
-    if "template" in body:
-        request = job_request(_object(body.get("job", {}), "job"))
-        return submit_rows(services, request, template_of(body["template"]), key, glimpse)
-    if "prompts_from" not in body:
-        job, rows = _inline(body)
+    check_fields(body, {"job", *SOURCES}, "body")
+    given = check_sources(body)
+    job = job_request(object_of(body.get("job", {}), "job"))
+    with opened(services, given, body.get(given), job.source) as rows:
         return submit_rows(services, job, rows, key, glimpse)
-    job, place = job_request(_object(body.get("job", {}), "job")), body["prompts_from"]
-    uri, etag = _reference(place)
-    references, tenant = services.house.references, services.tenant
-    if uri.endswith("/"):
-        if etag is not None:
-            raise InvalidInput("a folder has no etag", where="prompts_from", remedy="leave it out")
-        rows = SourceRows(
-            folder_records(references, uri, tenant, job.source), uri[-80:], job.source
-        )
-        return submit_rows(services, job, rows, key, glimpse)
-    source = checked_source(uri, "prompts_from")
-    with references.opened(uri, etag, tenant) as file:
-        found = read_rows(file, source, uri[-80:], job.source)
-        return submit_rows(services, job, found, key, glimpse)
 
 
 async def in_a_thread(
@@ -213,76 +175,6 @@ def submit_rows(
         estimate = estimate_of(services.queue, recipe, images, hour)
         return DryRun(**found.model_dump(), estimate=estimate, preview=tuple(shown))
     return services.submit(job, rows, key)
-
-
-def template_of(value: Any) -> Template:
-    """The template of a body; raises InvalidInput or Refused."""
-    fields = _object(value, "template")
-    try:
-        return Template.of(TemplateRequest.model_validate_json(json.dumps(fields)))
-    except ValidationError as error:
-        raise_invalid(error, "template")
-
-
-def _inline(body: dict[str, Any]) -> tuple[JobRequest, Iterable[Row]]:
-    request = job_request(_object(body.get("job", {}), "job"))
-    return request, read_inline(checked_inline(body.get("prompts")), request.source)
-
-
-def checked_inline(prompts: Any) -> Iterator[str | dict[str, Any]]:
-    """The prompts that a body has itself; raises InvalidInput where they are none."""
-    if not isinstance(prompts, list):
-        raise InvalidInput("this is not a list", where="prompts", remedy='["a red circle", ...]')
-    if len(prompts) > INLINE_MAX:
-        raise TooLarge(
-            f"{len(prompts)} prompts are more than {INLINE_MAX} in one body",
-            where="prompts",
-            remedy="use a prompt file: a multipart form with a part prompts",
-        )
-    return _checked(prompts)
-
-
-def _reference(place: Any) -> tuple[str, str | None]:
-    """URI and etag of a prompt file that lies in S3."""
-    fields = _object(place, "prompts_from")
-    _check_fields(fields, {"uri", "etag"}, "prompts_from")
-    uri, etag = fields.get("uri"), fields.get("etag")
-    if not isinstance(uri, str) or not (etag is None or isinstance(etag, str)):
-        raise InvalidInput(
-            "this is no reference to a file",
-            where="prompts_from",
-            remedy='{"uri": "s3://bucket/key.jsonl"}, and "etag" by choice',
-        )
-    return uri, etag
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidInput("this is not a JSON object", where=where)
-    return value
-
-
-def _check_fields(fields: dict[str, Any], known: set[str], where: str) -> None:
-    unknown = sorted(set(fields) - known)
-    if unknown:
-        raise Refused(
-            422,
-            "unknown_field",
-            f"there is no field {unknown[0][:40]!r}",
-            where=where,
-            remedy=f"known: {', '.join(sorted(known))}",
-        )
-
-
-def _checked(prompts: list[Any]) -> Iterator[str | dict[str, Any]]:
-    for number, prompt in enumerate(prompts, start=1):
-        if not isinstance(prompt, str | dict):
-            raise InvalidInput(
-                "a prompt is text, or an object with text in it",
-                where=f"prompts, row {number}",
-                remedy='{"prompt": "..."}',
-            )
-        yield prompt
 
 
 def job_request(fields: dict[str, Any]) -> JobRequest:

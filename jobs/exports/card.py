@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from jobs.card import recipe_facts, size_category
+from jobs.card import size_category
 from jobs.card_form import plain, quoted, table, yaml_list
+from jobs.card_recipe import recipe_facts
 from jobs.exports.asked import Export, Form
 from jobs.exports.samples import Fetched
 
@@ -71,13 +72,13 @@ def export_card(source: Fetched, asked: Export, pictures: Mapping[str, int]) -> 
             "",
             f"# {title}",
             "",
-            f"{counts}: pictures of {job.rows.count} prompts, made by a few-step diffusion model.",
+            f"{counts}: pictures of {source.rows} prompts, made by a few-step diffusion model.",
             f"An export ({asked.form}) of the fewstep job {job.id}. All pictures of one prompt are",
             "in one split.",
             "",
             f"![The first pictures]({GRID})",
             "",
-            *table("How they were made", recipe_facts(job, ())),
+            *table("How they were made", recipe_facts(job, (), source.settings)),
             *table(
                 "Licences of the weights",
                 [

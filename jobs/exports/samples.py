@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from jobs.dataset_index import DatasetIndex
 from jobs.errors import InvalidInput
 from jobs.job import Job
+from jobs.setting_tallies import SettingTally
+from jobs.timing import Timing
 
 #: Keys become the names of files: nothing else may stand in them.
 _MEMBER = re.compile(r"[0-9]{9,13}\.[a-z]{3,4}")
@@ -65,6 +67,20 @@ class Fetched:
                 remedy="fetch it first: fewstep fetch ID --out FOLDER",
             ) from error
         return cls(folder, index, job)
+
+    @property
+    def rows(self) -> int:
+        """How many rows its prompt sources have, with those that were added."""
+        return self.index.rows or self.job.rows.count
+
+    @property
+    def settings(self) -> tuple[SettingTally, ...]:
+        """What its pictures were made with; empty where that was not written down."""
+        try:
+            data = (self.folder / "timing.json").read_bytes()
+            return Timing.model_validate_json(data).settings
+        except (OSError, ValidationError):
+            return ()
 
     def samples(self) -> Iterator[Sample]:
         """Every picture in the order of the shards; one in memory at a time."""

@@ -10,7 +10,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from jobs.again import request_of
 from jobs.api.body import checked_source
-from jobs.api.routes_submit import job_request, template_of
+from jobs.api.prompt_sources import template_of
+from jobs.api.routes_submit import job_request
 from jobs.catalog import Catalog
 from jobs.errors import FewstepError, InvalidInput
 from jobs.items import Item

@@ -105,8 +105,9 @@ def extend(
         more = whole({"repeats": repeats}, "repeats")
         if more is None or more < 1:
             raise InvalidInput("how many more of each prompt?", where="repeats", remedy="1 or more")
+        wanted = routes_retry.extension_request({"repeats": more})
         own = dataset_id(job_id)
-        return routes_retry.extended(services, own, more, None, key or uuid.uuid4().hex).id
+        return routes_retry.extended(services, own, wanted, None, key or uuid.uuid4().hex).id
 
     return _done(request, services, job_id, act, "extend", {"repeats": repeats})
 

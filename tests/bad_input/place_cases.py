@@ -1,5 +1,7 @@
 """Bad input: names, other people's jobs, and servers that are away or refuse."""
 
+from typing import Any
+
 from pydantic import SecretStr
 
 from jobs.job import job_id
@@ -167,5 +169,66 @@ OTHERS = [
         "conflict",
         f"Idempotency-Key|{job_id('default', SEED_KEY)}|new key",
         send={"json": {"prompts": ["another"]}, "headers": {"Idempotency-Key": SEED_KEY}},
+    ),
+]
+
+
+def added(
+    title: str, says: str, *, status: int = 422, code: str = "invalid_input", **body: Any
+) -> Case:
+    """An extension of the job that is there, which has not ended."""
+    return Case(title, status, code, says, path=f"{THEIRS}/extend", send={"json": body})
+
+
+EXTENSIONS = [
+    added("extension by nothing", "repeats|more repeats or of more rows"),
+    added("extension of a job that runs", "has not ended", status=409, code="conflict", repeats=1),
+    added("extension by rows and repeats", "repeats", prompts=GOOD, repeats=1),
+    added("extension by two sources", "prompts|twice", prompts=GOOD, template={"template": "a"}),
+    added("extension with a job's field", "seed", code="unknown_field", repeats=1, seed=1),
+    added(
+        "added steps",
+        "prompts, row 2, steps|99 steps|--drop steps",
+        prompts=[*GOOD, {"prompt": "b", "steps": 99}],
+    ),
+    added(
+        "added model",
+        "row 1|'model' cannot be set per row",
+        prompts=[{"prompt": "b", "model": "tiny"}],
+    ),
+    added(
+        "added column",
+        "row 1|no column 'label'|--drop label",
+        prompts=[{"prompt": "b", "label": 1}],
+    ),
+    added("added blank prompt", "row 1|blank", code="empty", prompts=[" "]),
+    added(
+        "added bad rows alone",
+        "no prompt in it",
+        code="empty",
+        prompts=[" "],
+        source={"bad_rows": "quarantine"},
+    ),
+    added(
+        "added template's columns",
+        "template|'choice_1'|--drop",
+        template={"template": "a {b|c}"},
+    ),
+    added("added template that never ends", "template", template={"template": "a {b|c"}),
+    added(
+        "added from where nothing is read",
+        "prompts_from|FEWSTEP_PROMPT_SOURCES",
+        prompts_from={"uri": "s3://x/y.txt"},
+    ),
+    added(
+        "added rows of an endless template", "count", prompts=["{a|b}"], expand={"mode": "sampled"}
+    ),
+    Case(
+        "added bad line",
+        422,
+        "invalid_input",
+        "rows.csv, line 3|sampler 'fast'",
+        path=f"{THEIRS}/extend",
+        send={"files": {"prompts": ("rows.csv", b"prompt,sampler\na,\nb,fast\n")}},
     ),
 ]

@@ -5,11 +5,11 @@ import pytest
 
 from tests.bad_input.cases import Case
 from tests.bad_input.conftest import UrlFor
-from tests.bad_input.place_cases import NAMES, OTHERS, SERVERS
+from tests.bad_input.place_cases import EXTENSIONS, NAMES, OTHERS, SERVERS
 from tests.bad_input.request_cases import FORM, JOB, RECIPE
 from tests.bad_input.row_cases import FILES, ROWS
 
-CASES = [*FORM, *JOB, *RECIPE, *ROWS, *FILES, *NAMES, *OTHERS, *SERVERS]
+CASES = [*FORM, *JOB, *RECIPE, *ROWS, *FILES, *NAMES, *OTHERS, *SERVERS, *EXTENSIONS]
 
 
 @pytest.mark.usefixtures("untouched")

@@ -12,7 +12,7 @@ from jobs.drop import drop_rows
 from jobs.errors import BadConfiguration, Conflict, NoCapacity, Unreachable
 from jobs.extend import extend_job
 from jobs.finish import facts_of
-from jobs.job import Job, Submission
+from jobs.job import ExtensionRequest, Job, Submission
 from jobs.results import outcome_of
 from jobs.retry import retry_failed
 from jobs.rounds import rounds_of
@@ -198,10 +198,10 @@ class Later:
         lines = "".join(f"{prompt(row)}\n" for row in range(rows, content.rows)).encode()
 
         def ask(**ids: Any) -> Submission:
-            if step.kind == "repeats":
-                return extend_job(*self._servers, **ids, repeats=1, rows=None)
-            found = read_rows(io.BytesIO(lines), "text", "prompts")
-            return extend_job(*self._servers, **ids, repeats=0, rows=found)
+            asked = ExtensionRequest(repeats=1 if step.kind == "repeats" else 0)
+            found = read_rows(io.BytesIO(lines), "text", "prompts") if lines else None
+            servers = (*self._servers, self._site.catalog)
+            return extend_job(*servers, **ids, request=asked, rows=found)
 
         return _answer(ask, **self._ids(job), idempotency_key=uuid.uuid4().hex)
 

@@ -137,6 +137,14 @@ def run_them(api: RunningApi, prompts: Path, folder: Path) -> set[str]:
     assert said("drop", more, "--undo")["dropped"] == 1
     assert said("extend", more, "--repeats", "+4")["images"] == 12
     assert said("cancel", f"{more}-r3", "--delete")["state"] in ("cancelling", "cancelled")
+    finish_dataset(api, f"{more}-r3")
+    table = folder / "more.csv"
+    table.write_text("caption,steps\n{a|b} star,2\n,3\n", "utf-8")
+    added = ("--rows", str(table), "--column", "prompt=caption", "--bad-rows", "quarantine")
+    wish = (*added, "--expand", "combinatorial", "--drop", "choice_1", "--drop", "combination")
+    grown = said("extend", more, *wish)
+    assert (grown["images"], "1 rows cannot be rendered" in grown["warnings"][0]) == (2, True)
+    assert said("cancel", grown["id"], "--delete")["state"] in ("cancelling", "cancelled")
     gone = said("submit", str(prompts), "--key", "gone")["id"]
     assert said("cancel", gone, "--delete")["state"] in ("cancelling", "cancelled")
     seen = said("submit", str(prompts), "--priority", "9")["id"]

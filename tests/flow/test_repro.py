@@ -16,7 +16,7 @@ from jobs.client import Client
 from jobs.errors import InvalidInput, NotFound
 from jobs.extend import extend_job
 from jobs.fetch import fetch_dataset
-from jobs.job import Job, JobRequest
+from jobs.job import ExtensionRequest, Job, JobRequest
 from jobs.original import Original
 from jobs.original_rows import fetched_original, read_original
 from jobs.recipe import RecipeRequest, StyleWeight
@@ -92,10 +92,11 @@ def test_an_extension_renders_what_a_larger_job_would_have(house: House, tmp_pat
     more = extend_job(
         house.store,
         house.queue,
+        house.catalog,
         prefix=PREFIX,
         tenant="default",
         job_id=job.id,
-        repeats=1,
+        request=ExtensionRequest(repeats=1),
         idempotency_key="more",
         now_ms=1_700_000_100_000,
     )

@@ -9,12 +9,18 @@ import pytest
 from PIL import Image as Pillow
 
 from jobs.catalog import Catalog
+from jobs.exports.asked import Export
+from jobs.exports.exporting import export_dataset
+from jobs.exports.samples import Fetched
+from jobs.extend import extend_job
 from jobs.fetch import fetch_dataset
-from jobs.job import Job, JobRequest
+from jobs.job import ExtensionRequest, Job, JobRequest
 from jobs.recipe import RecipeRequest
+from jobs.sources.reading import read_rows
 from jobs.store import Store
-from tests.flow.one_machine import House, table_rows
+from tests.flow.one_machine import PREFIX, House, table_rows
 from tests.flow.test_submit_to_dataset import pictures
+from tests.servers import wait_until
 from workers.engine import Engine
 
 #: Settings of a row -> what it says.
@@ -66,3 +72,45 @@ def test_neighbours_with_other_settings_touch_no_bit(house: House, tmp_path: Pat
         width, height = job.recipe.width, job.recipe.height
         for row in theirs:
             assert Pillow.open(io.BytesIO(row["file"])).size == (width, height)
+
+
+@pytest.mark.parametrize("s3_settings", ["rclone"], indirect=True)
+def test_rows_that_are_added_are_rendered_as_those_of_a_larger_job(
+    house: House, tmp_path: Path
+) -> None:
+    prompts = lines([{}, {"steps": 2, "width": 96}]).split("\n")
+    request = JobRequest(recipe=RecipeRequest(steps=1), repeats=2, shard_images=4)
+    larger = house.submit("\n".join(prompts[:4]), request, source="jsonl")
+    house.render(larger)
+    job = house.submit("\n".join(prompts[:1]), request, source="jsonl")
+    house.render(job)
+    more = extend_job(
+        house.store,
+        house.queue,
+        house.catalog,
+        prefix=PREFIX,
+        tenant="default",
+        job_id=job.id,
+        request=ExtensionRequest(),
+        rows=read_rows(io.BytesIO("\n".join(prompts[1:4]).encode()), "jsonl", "more"),
+        idempotency_key="more",
+        now_ms=1_700_000_100_000,
+    )
+    with house.rendering(job):
+        wait_until(lambda: more.id in house.queue.finishing(), "the last shard", 60)
+    house.finish()
+
+    names = ("row", "repeat", "seed", "width", "height", "steps", "unet_calls", "at", "file")
+    grown, whole = (
+        [[row[name] for name in names] for row in made(house, one, tmp_path / one.id)]
+        for one in (job, larger)
+    )
+    assert grown == whole
+    assert len({row[-1] for row in grown}) == 8
+    source = Fetched.at(tmp_path / job.id)
+    assert (source.rows, source.job.rows.count) == (4, 1)
+    (tmp_path / "out").mkdir()
+    export_dataset(source, tmp_path / "out", Export(form="parquet"))
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "8 in train: pictures of 4 prompts" in card
+    assert "settings by row | 2" in card

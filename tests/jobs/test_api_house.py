@@ -8,9 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from jobs.api.queue_metrics import ENGINES_MAX, PAIRS_MAX
-from jobs.draft import device_seconds
 from jobs.queue_speeds import Speed
 from jobs.queue_values import SubmitRequest
+from jobs.row_checks import device_seconds
 from jobs.settings import Settings
 from tests.api_calls import BODY, submit
 from tests.api_keys import KeyedApi

@@ -12,12 +12,15 @@ import pytest
 from jobs.api import house, routes_drop
 from jobs.client import Client
 from jobs.client_async import AsyncClient
+from jobs.client_upload import Stored
 from jobs.drop import Dropped
 from jobs.errors import Conflict, InvalidInput
+from jobs.job import JobRequest
 from jobs.shard_queue import ShardQueue
 from jobs.sources.reading import Reading
+from jobs.templates.expansion import Expansion, TemplateRequest
 from tests.api_calls import show
-from tests.api_servers import RunningApi
+from tests.api_servers import RunningApi, serving
 from tests.rendered_jobs import Workshop
 
 PROMPTS = ["a red circle", "a blue star", "a green ring"]
@@ -195,7 +198,7 @@ def test_rows_are_added_from_a_file_and_from_values(
     with Client(api.url) as client:
         with pytest.raises(InvalidInput, match="no column 'note'"):
             client.extend(job_id, rows=table, source=Reading(columns={"prompt": "caption"}))
-        with pytest.raises(InvalidInput, match="rows as they are"):
+        with pytest.raises(InvalidInput, match=r"template.toml: the file cannot be read"):
             client.extend(job_id, rows=tmp_path / "template.toml")
         done = client.extend(job_id, rows=table, source=reading)
         with pytest.raises(Conflict, match="an extension of the job runs"):
@@ -211,10 +214,48 @@ def test_rows_are_added_from_a_file_and_from_values(
     assert prompts == [*PROMPTS, "a black moon", "a white moon"]
 
 
+def test_rows_are_added_from_a_template_and_from_s3(
+    api: RunningApi, shop: Workshop, tmp_path: Path
+) -> None:
+    template = TemplateRequest(template="a {{c}} star", lists={"c": ("red", "blue")})
+    inbox = f"s3://{api.settings.s3_bucket}/inbox/"
+    settings = api.settings.model_copy(update={"prompt_sources": inbox})
+    with serving(settings) as url, Client(url) as client:
+        job_id = client.submit(JobRequest(), template).id
+        render(shop, job_id, set())
+        path = tmp_path / "more.toml"
+        path.write_text('template = "a {{c}} ring"\n[lists]\nc = ["gold"]\n', "utf-8")
+        render(shop, client.extend(job_id, rows=path).id, set())
+        lines = b'{"prompt": "a moon", "c": "white", "steps": 2}\n{"prompt": " "}\n'
+        api.store.put("inbox/deep/rows.jsonl", lines)
+        for place in (Stored(f"{inbox}deep/rows.jsonl"), Stored(f"{inbox}deep/")):
+            with pytest.raises(InvalidInput, match=r"rows.jsonl, line 2"):
+                client.extend(job_id, rows=place)
+            done = client.extend(job_id, rows=place, source=Reading(bad_rows="quarantine"))
+            assert "1 rows cannot be rendered" in done.warnings[0]
+            render(shop, done.id, set())
+        asked = client.extend(job_id, rows=["a {{c}} sun"], expand=Expansion(lists={"c": ("old",)}))
+        render(shop, asked.id, set())
+        prompts = [item["prompt"] for item in client.items(job_id)]
+        timing = client.timing(job_id)
+    assert prompts == [
+        *("a red star", "a blue star", "a gold ring", "a moon", "a moon", "a old sun")
+    ]
+    assert (timing["steps"], len(timing["settings"])) == (None, 2)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "where"),
     [
         ({}, 422, "repeats"),
+        ({"expand": {}, "repeats": 1}, 422, "expand"),
+        ({"expand": {"mode": "all"}, "repeats": 1}, 422, "expand.mode"),
+        ({"template": {}}, 422, "template.template"),
+        ({"template": {"template": "{a"}}, 422, "template, character 1"),
+        ({"prompts_from": "s3://a/b.txt"}, 422, "prompts_from"),
+        ({"prompts_from": {"uri": "s3://a/b.txt"}}, 422, "prompts_from"),
+        ({"prompts_from": {"uri": "s3://a/b.txt"}, "prompts": ["a"]}, 422, "prompts_from"),
+        ({"prompts": [{"prompt": "a", "steps": 99}]}, 422, "prompts, row 1, steps"),
         ({"repeats": 0}, 422, "repeats"),
         ({"repeats": -1}, 422, "repeats"),
         ({"repeats": "4"}, 422, "repeats"),

@@ -20,6 +20,7 @@ from jobs.drop import drop_rows
 from jobs.extend import extend_job
 from jobs.extent import Extent, own_block
 from jobs.finish import Facts
+from jobs.job import ExtensionRequest
 from jobs.layout import JobLayout
 from jobs.manifest import Manifest
 from jobs.rows import Row
@@ -31,7 +32,7 @@ from jobs.templates.template import Template
 from tests.api_calls import layout_of, submit
 from tests.api_renderer import finish_dataset, job_of, render_shards
 from tests.api_servers import RunningApi
-from tests.rendered_jobs import PREFIX, TENANT, Workshop
+from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
 
 TEMPLATE = {
     "template": "a {big|2::small} {{color}} {{shape}}",
@@ -393,7 +394,7 @@ def test_what_is_gone_is_not_counted_while_the_dataset_grows(
 ) -> None:
     shop, counting = Workshop(ShardQueue(client), store), Counting(store)
     job = shop.submit([Row(prompt=f"prompt {n}") for n in range(5)], repeats=2, shard_images=4)
-    layout, looks = shop.layout(job), count()
+    layout, looks, more = shop.layout(job), count(), ExtensionRequest(repeats=1)
     asked = {"prefix": PREFIX, "tenant": TENANT, "job_id": job.id, "now_ms": 1_700_000_100_000}
 
     def made(*, ended: bool = False) -> int:
@@ -403,14 +404,14 @@ def test_what_is_gone_is_not_counted_while_the_dataset_grows(
     assert made() == 10
     shop.finish()
     drop_rows(shop.store, shop.queue, Facts(), **asked, where="image < 2", idempotency_key="drop")
-    extend_job(shop.store, shop.queue, **asked, repeats=1, idempotency_key="one")
+    extend_job(shop.store, shop.queue, CATALOG, **asked, request=more, idempotency_key="one")
     assert made() == 8
     shop.render(job, 1)
     assert made() == 12
     shop.queue.state(f"{job.id}-r2", "cancel", discard=True)
     shop.finish()
     assert made(ended=True) == 8
-    extend_job(shop.store, shop.queue, **asked, repeats=1, idempotency_key="two")
+    extend_job(shop.store, shop.queue, CATALOG, **asked, request=more, idempotency_key="two")
     assert made() == 8
     shop.render(job)
     assert made() == 13

@@ -19,7 +19,7 @@ from jobs.fetch import read_index
 from jobs.filters import FilterRequest
 from jobs.finish import Facts
 from jobs.items import item_page
-from jobs.job import Job
+from jobs.job import ExtensionRequest, Job
 from jobs.original_rows import read_original
 from jobs.pictures import Pictures
 from jobs.recover import recover_jobs
@@ -32,7 +32,7 @@ from jobs.store import ObjectInfo, Store
 from jobs.sweep import OLD_MS, sweep
 from jobs.undo_drop import undo_drop
 from tests.chaos.examine import read_dataset
-from tests.rendered_jobs import PREFIX, TENANT, Workshop
+from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
 
 #: On the store that ignores conditions: the harder one, and the faster server.
 pytestmark = pytest.mark.parametrize("s3_settings", ["rclone"], indirect=True)
@@ -91,9 +91,8 @@ def test_a_queue_that_went_back_in_time_brings_no_dropped_row_back(
 ) -> None:
     """It hands out the shards of a job that has ended: those that were replaced are made again."""
     job = done_job(shop, {1, 8}, output=output)
-    added = extend_job(
-        *(shop.store, shop.queue), **asked(shop, job), repeats=1, rows=None, idempotency_key="more"
-    )
+    servers, wish = (shop.store, shop.queue, CATALOG), ExtensionRequest(repeats=1)
+    added = extend_job(*servers, **asked(shop, job), request=wish, idempotency_key="more")
     shop.render(job)
     shop.finish()
     drop(shop, job, "topic = 1 or image = 8 or image = 11")
@@ -401,8 +400,10 @@ class Model:
             self.undone = undone
 
     def _extend(self, shop: Workshop, number: int, wish: dict[str, Any]) -> None:
-        key = f"key-{number}"
-        extend_job(shop.store, shop.queue, **asked(shop, self.job), **wish, idempotency_key=key)
+        key, wanted = f"key-{number}", asked(shop, self.job)
+        request = ExtensionRequest(repeats=wish.pop("repeats", 0))
+        more = {"request": request, "idempotency_key": key, **wanted, **wish}
+        extend_job(shop.store, shop.queue, CATALOG, **more)
 
     def _drop(self, shop: Workshop, number: int) -> None:
         low = self.chance.randrange(len(self.spots))

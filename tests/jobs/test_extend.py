@@ -1,6 +1,8 @@
 """Extending: the pictures that a larger job would have had, as new shards of the same dataset."""
 
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,7 @@ from jobs.extend import extend_job
 from jobs.extent import own_block
 from jobs.fetch import read_index
 from jobs.items import image_row, item_page
-from jobs.job import Job, Submission, image_of
+from jobs.job import ExtensionRequest, Job, Submission, image_of
 from jobs.keys import Quota
 from jobs.pictures import Pictures
 from jobs.recover import recover_jobs
@@ -28,7 +30,7 @@ from jobs.spool import fetch_rows
 from jobs.store import Store
 from jobs.templates.expansion import TemplateRequest
 from jobs.templates.template import Template
-from tests.rendered_jobs import PREFIX, TENANT, Workshop
+from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
 
 #: On the store that ignores conditions: the harder one, and the faster server.
 pytestmark = pytest.mark.parametrize("s3_settings", ["rclone"], indirect=True)
@@ -59,10 +61,11 @@ def extend(
     return extend_job(
         shop.store,
         shop.queue,
+        CATALOG,
         prefix=PREFIX,
         tenant=TENANT,
         job_id=job.id,
-        repeats=repeats,
+        request=ExtensionRequest(repeats=repeats),
         rows=rows,
         idempotency_key=key,
         now_ms=NOW,
@@ -222,13 +225,19 @@ def test_asked_again_it_is_the_same_extension(shop: Workshop) -> None:
     assert len([name for name in folders if name.startswith("rows-")]) == 2
 
 
-def test_one_that_the_queue_never_got_is_taken_up(shop: Workshop, client: redis.Redis) -> None:
-    """Whoever asks has another key by then: the command line draws one each time."""
-    job, busy = done_job(shop), shop.submit(ROWS)
-    shop.queue = ShardQueue(client, max_open_jobs=1)
-    with pytest.raises(NoCapacity):
-        extend(shop, job, "one", rows=iter(MORE))
-    shop.queue = ShardQueue(client)
+def test_one_that_the_queue_never_got_is_taken_up(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller died. Whoever asks has another key by then: the command line draws one."""
+
+    def died(*_words: object, **_more: object) -> str:
+        raise Died
+
+    job = done_job(shop)
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.queue, "submit", died)
+        with pytest.raises(Died):
+            extend(shop, job, "one", rows=iter(MORE))
     with pytest.raises(Conflict, match="an extension of the job runs"):
         extend(shop, job, "two", repeats=2)
 
@@ -236,9 +245,69 @@ def test_one_that_the_queue_never_got_is_taken_up(shop: Workshop, client: redis.
     assert (asked.id, asked.created, asked.images) == (f"{job.id}-r1", False, 4)
     with pytest.raises(Conflict, match="an extension of the job runs"):
         extend(shop, job, "four", rows=iter(MORE))
-    shop.queue.state(busy.id, "cancel")
     done(shop, job)
     assert len(made(shop, job)) == 10
+
+
+def test_one_that_the_queue_has_no_room_for_was_never_asked_for(
+    shop: Workshop, client: redis.Redis
+) -> None:
+    job = done_job(shop)
+    shop.submit(ROWS)
+    quota = {"quota": Quota(images_a_day=7), "allowance": Allowance(client)}
+    roomy, shop.queue = shop.queue, ShardQueue(client, max_open_jobs=1)
+    for _ in range(2):
+        with pytest.raises(NoCapacity):
+            extend(shop, job, "one", rows=iter(MORE), **quota)
+    layout = shop.layout(job)
+    assert rows_folders(shop, job) == {job.rows.prefix}
+    assert round_outcome(shop.store, layout, 2).refused
+    client.flushall()
+    assert [one for one in recover_jobs(shop.store, shop.queue, PREFIX) if job.id in one] == []
+
+    shop.queue = roomy
+    assert extend(shop, job, "two", repeats=1, **quota).id == f"{job.id}-r3"
+    done(shop, job)
+    asked = extend(shop, job, "one", rows=iter(MORE))
+    assert (asked.id, asked.created) == (f"{job.id}-r4", True)
+    done(shop, job)
+    assert made(shop, job) == wanted(shop, [*ROWS, *MORE], 3)
+
+
+def rows_folders(shop: Workshop, job: Job) -> set[str]:
+    found = [one.key for one in shop.store.list(f"{shop.layout(job).scratch}rows-")]
+    return {key[: key.rindex("/") + 1] for key in found}
+
+
+@pytest.mark.parametrize("keys", [("one", "one", "one"), ("one", "two", "three")])
+def test_of_those_sent_at_once_there_is_one(shop: Workshop, keys: tuple[str, ...]) -> None:
+    job = done_job(shop)
+    gate = threading.Barrier(len(keys))
+
+    def ask(number: int) -> Submission | Conflict:
+        gate.wait(20)
+        try:
+            # Each another wish, unless they have one key.
+            rows = [Row(prompt="added" if keys[0] == keys[1] else f"added {number}")]
+            return extend(shop, job, keys[number], rows=rows)
+        except Conflict as error:
+            return error
+
+    with ThreadPoolExecutor(len(keys)) as pool:
+        found = list(pool.map(ask, range(len(keys))))
+
+    accepted = [one for one in found if isinstance(one, Submission)]
+    assert [one.id for one in accepted if one.created] == [f"{job.id}-r1"]
+    assert {one.id for one in accepted} == {f"{job.id}-r1"}
+    refused = [one for one in found if isinstance(one, Conflict)]
+    assert len(accepted) == (3 if keys[0] == keys[1] else 1)
+    assert all("an extension of the job runs" in str(one) for one in refused)
+    (again,) = rounds_of(shop.store, shop.layout(job))
+    assert again.block is not None
+    brought = {one.rows.prefix for one in again.block.brought}
+    assert rows_folders(shop, job) == {job.rows.prefix, *brought}
+    done(shop, job)
+    assert index_of(shop, job).images == 8
 
 
 def test_what_cannot_be_extended_is_refused(shop: Workshop) -> None:
@@ -373,7 +442,7 @@ def test_a_deleted_extension_never_was(shop: Workshop) -> None:
     job = done_job(shop)
     layout = shop.layout(job)
     before = {one.key: one.etag for one in shop.store.list(layout.root)}
-    asked = extend(shop, job, "1", repeats=2)
+    asked = extend(shop, job, "1", rows=[*MORE, *MORE])
     shop.render(job, units=1)
     shop.queue.state(asked.id, "cancel", discard=True)
     shop.finish()
@@ -381,6 +450,7 @@ def test_a_deleted_extension_never_was(shop: Workshop) -> None:
     after = {one.key: one.etag for one in shop.store.list(layout.root)}
     assert {key: etag for key, etag in after.items() if "/rounds/" not in key} == before
     assert round_outcome(shop.store, layout, 1).deleted
+    assert rows_folders(shop, job) == {job.rows.prefix}
     assert (shop.record(asked.id).outcome, shop.record(job.id).outcome) == ("cancelled", "done")
 
     extend(shop, job, "2", repeats=1)

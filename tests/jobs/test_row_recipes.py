@@ -10,7 +10,6 @@ import redis
 
 from jobs.again import command_of
 from jobs.errors import InvalidInput
-from jobs.extend import extend_job
 from jobs.filters import FilterRequest
 from jobs.job import JobRequest
 from jobs.layout import JobLayout
@@ -187,21 +186,6 @@ def test_a_retry_keeps_what_a_row_says(shop: Workshop) -> None:
     assert '{"prompt": "a", "seed": 7, "width": 96, "steps": 2}' in line
     card = shop.store.get(shop.layout(job).card).decode()
     assert "settings by row" in card
-
-
-def test_rows_that_are_added_have_the_settings_of_the_job(shop: Workshop) -> None:
-    job = shop.submit([Row(prompt="a")])
-    shop.render(job)
-    shop.finish()
-    asked: dict[str, Any] = {"prefix": PREFIX, "tenant": TENANT, "job_id": job.id, "now_ms": 1}
-    with pytest.raises(InvalidInput, match=r"f.csv, line 2: steps cannot be set for rows"):
-        extend_job(
-            shop.store,
-            shop.queue,
-            **asked,
-            rows=csv("prompt,steps\nb,2\n"),
-            idempotency_key="a",
-        )
 
 
 def test_an_older_quarantine_says_nothing_of_settings(shop: Workshop) -> None:

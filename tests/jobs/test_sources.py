@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from fewstep.request import rows_of
 from jobs.client import Client
 from jobs.client_upload import Stored
-from jobs.draft import tally_of
 from jobs.errors import InvalidInput, NoCapacity, TooLarge
 from jobs.fetch import fetch_dataset
+from jobs.intake import tally_of
 from jobs.job import JobRequest
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
@@ -438,4 +438,4 @@ def test_more_rows_than_a_job_may_have_are_refused_on_the_way(
     monkeypatch.setattr("jobs.draft.MAX_ROWS", 10)
     lines = [{"prompt": "x", "repeats": 9}, {"prompt": "y", "repeats": 9}]
     with pytest.raises(TooLarge, match="more than 10 rows"):
-        list(tally_of(JobRequest(), read_inline(lines)))
+        list(tally_of(None, read_inline(lines)))

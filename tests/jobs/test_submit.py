@@ -8,7 +8,6 @@ import redis
 
 from jobs.allowance import DAY_S, Allowance
 from jobs.catalog import load_catalog
-from jobs.draft import device_seconds
 from jobs.errors import Conflict, InvalidInput, NoCapacity, NotFound, Unreachable
 from jobs.job import MAX_SHARDS, JobRequest, Submission, job_id
 from jobs.keys import Quota
@@ -17,6 +16,7 @@ from jobs.queue_speeds import Speed
 from jobs.queue_values import SubmitReply, SubmitRequest
 from jobs.recipe import RecipeRequest
 from jobs.redis_client import heartbeat_client
+from jobs.row_checks import device_seconds
 from jobs.rows import Row
 from jobs.shard_queue import ShardQueue
 from jobs.specs import read_job
