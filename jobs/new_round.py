@@ -7,7 +7,7 @@ from jobs.job import Job, Submission
 from jobs.keys import Quota
 from jobs.layout import JobLayout
 from jobs.results import outcome_of
-from jobs.rounds import Accepted, Round, order_of_accepted
+from jobs.rounds import Accepted, Round, order_of_accepted, read_extent
 from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from jobs.submit import checked_key
@@ -43,6 +43,14 @@ def check_complete(store: Store, layout: JobLayout, job: Job) -> None:
     """Raise Conflict where the job has not ended, or images of it were never rendered."""
     check_ended(store, layout, job)
     if store.head(layout.success) is None:
+        ended = outcome_of(store, layout)
+        if ended.done >= read_extent(store, layout, job).images:
+            raise Conflict(
+                f"the job is {ended.state}, though all its images were made",
+                where=job.id,
+                remedy="`fewstep fetch` copies it as it is; submit the prompts as a new job for "
+                "one that can be changed",
+            )
         raise Conflict(
             "the dataset is not complete: images of the job were never rendered",
             where=job.id,

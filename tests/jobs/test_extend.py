@@ -438,6 +438,22 @@ def test_a_share_that_may_fail_is_of_the_extension_s_own_images(shop: Workshop) 
     assert shop.record(job.id).outcome == "done"
 
 
+def test_a_job_that_was_cancelled_when_all_was_made_is_not_sent_to_a_retry(shop: Workshop) -> None:
+    job = shop.submit(ROWS, shard_images=4)
+    [lease] = shop.claim(job)
+    shop.commit(lease)
+    shop.queue.state(job.id, "cancel")
+    shop.queue.fail(job.id, lease.unit, lease.token, "release")
+    shop.finish()
+
+    assert outcome_of(shop.store, shop.layout(job)).done == 3
+    with pytest.raises(Conflict, match="there is nothing to retry"):
+        retry(shop, job, "1", unfinished=True)
+    with pytest.raises(Conflict, match="cancelled, though all its images were made") as refused:
+        extend(shop, job, "2", repeats=1)
+    assert "retry" not in (refused.value.remedy or "")
+
+
 def test_a_deleted_extension_never_was(shop: Workshop) -> None:
     job = done_job(shop)
     layout = shop.layout(job)
