@@ -93,7 +93,7 @@ def _limits(now: Standing) -> str:
     if state == JobState.STOPPED:
         return "It was tried again since it stopped, which closed its own shards: render the rest."
     if state == JobState.DONE:
-        return "It is done with what its limits let through: extend it for more."
+        return "Every image was made, or failed: extend it for more."
     if state in TERMINAL:
         return f"The job is {state}: it goes on no more, but the rest can be rendered."
     return f"The job is {state}. Try again in a moment."
