@@ -18,7 +18,7 @@ from jobs.fetch import read_index
 from jobs.filters import FilterRequest
 from jobs.finish import Facts
 from jobs.items import items_of
-from jobs.job import Job
+from jobs.job import ExtensionRequest, Job
 from jobs.pictures import Pictures
 from jobs.quarantine import quarantine_rows
 from jobs.raising import change_budget
@@ -30,7 +30,7 @@ from jobs.shard_queue import ShardQueue
 from jobs.store import Store
 from jobs.undo_drop import undo_drop
 from tests.chaos.examine import read_dataset
-from tests.rendered_jobs import PREFIX, TENANT, Workshop
+from tests.rendered_jobs import CATALOG, PREFIX, TENANT, Workshop
 
 #: On the store that ignores conditions: the harder one, and the faster server.
 pytestmark = pytest.mark.parametrize("s3_settings", ["rclone"], indirect=True)
@@ -286,8 +286,8 @@ def test_of_two_the_one_goes_that_no_index_had(shop: Workshop) -> None:
     shop.finish()
     old = shop.shards(job)
     shop.looks |= {n: OWN[n] for n in range(10, 20)} | {12: CHAIN[3], 15: CHAIN[5]}
-    wish = asked(job) | {"repeats": 1, "idempotency_key": "more"}
-    extend_job(shop.store, shop.queue, **wish)
+    wish = asked(job) | {"request": ExtensionRequest(repeats=1), "idempotency_key": "more"}
+    extend_job(shop.store, shop.queue, CATALOG, **wish)
     shop.render(job)
     shop.finish()
 
