@@ -48,8 +48,9 @@ async def drop(
 ) -> Dropped:
     """Write the shards that hold matching rows anew without them, and the index with it.
 
-    Of a dataset that is complete. It is done when this answers, which takes as long as reading and
-    writing those shards once; where the answer is lost, send it again with its key.
+    Of a dataset that is complete. It is done when this answers, which takes as long as reading the
+    rows of all shards, and writing those shards once; where the answer is lost, send it again with
+    its key.
     """
     asked = await read_body(request, DropRequest)
     key = idempotency_key if idempotency_key is not None else uuid.uuid4().hex
