@@ -435,7 +435,7 @@ def test_rows_of_hostile_values_are_refused(row: dict[str, Any]) -> None:
 def test_more_rows_than_a_job_may_have_are_refused_on_the_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jobs.draft.MAX_ROWS", 10)
+    monkeypatch.setattr("jobs.intake.MAX_ROWS", 10)
     lines = [{"prompt": "x", "repeats": 9}, {"prompt": "y", "repeats": 9}]
     with pytest.raises(TooLarge, match="more than 10 rows"):
         list(tally_of(None, read_inline(lines)))
