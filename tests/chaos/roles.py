@@ -144,6 +144,10 @@ class NoPool:
     def hear(self, renderers: Any) -> None:
         """Nobody shares a device."""
 
+    def share_of(self, engine_key: str) -> float:
+        """A device each."""
+        return 1.0
+
     def nodes(self) -> Nodes:
         """No node of Ray's."""
         return Nodes()
