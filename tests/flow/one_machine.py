@@ -103,7 +103,7 @@ class House:
     def rendering(self, job: Job, renderers: int = 1) -> Iterator[list[ShardLoop]]:
         """Renderers at work on threads of their own; drained at the end."""
         loops = [self.loop(f"renderer-{n}", job.recipe.engine_key) for n in range(renderers)]
-        threads = [threading.Thread(target=loop.run) for loop in loops]
+        threads = self._threads = [threading.Thread(target=loop.run) for loop in loops]
         for loop, thread in zip(loops, threads, strict=True):
             loop.keeper.start()
             thread.start()
@@ -118,8 +118,13 @@ class House:
     def render(self, job: Job, renderers: int = 1) -> None:
         """Render the job to its end and finish it."""
         with self.rendering(job, renderers):
-            wait_until(lambda: job.id in self.queue.finishing(), "the last shard", 300)
+            # Where every thread died, what follows fails, and pytest shows what they died of.
+            wait_until(lambda: self._over(job), "the last shard", 300)
         self.finish()
+
+    def _over(self, job: Job) -> bool:
+        dead = not any(thread.is_alive() for thread in self._threads)
+        return dead or job.id in self.queue.finishing()
 
     def finish(self) -> None:
         """What the scheduler does once a job is accounted for."""
@@ -133,11 +138,9 @@ class _TakingTurns(BatchRenderer):
         super().__init__(engine, moved)
         self._turn = turn
 
-    def render(
-        self, recipe: Recipe, images: Sequence[Image], precision: Precision = "own"
-    ) -> Batch:
+    def render(self, recipe: Recipe, images: Sequence[Image], *precision: Precision) -> Batch:
         with self._turn:
-            return super().render(recipe, images, precision)
+            return super().render(recipe, images, *precision)
 
 
 def table_rows(out: Path) -> list[dict[str, Any]]:
