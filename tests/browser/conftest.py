@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from jobs.key_store import KeyStore
 from jobs.keys import Scope, make_key
@@ -26,6 +33,11 @@ def find_chromium() -> str | None:
     """The browser, or None where there is none; FEWSTEP_CHROMIUM names another one."""
     named = os.environ.get("FEWSTEP_CHROMIUM")
     return named or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+#: What htmx notes of a preview that was under way when its page was left. One that the API
+#: refuses, or cannot answer, is `htmx:responseError`.
+_LEFT = ("htmx:afterRequest", "htmx:sendError", "htmx:sendAbort")
 
 
 @dataclass
@@ -89,9 +101,13 @@ def watched(site: Site, context: BrowserContext) -> Page:
     page.on("pageerror", lambda error: site.complaints.append(f"script: {error}"))
     page.on(
         "console",
-        lambda said: site.complaints.append(said.text) if said.type == "error" else None,
+        lambda said: site.complaints.append(said.text) if _complains(said) else None,
     )
     return page
+
+
+def _complains(said: ConsoleMessage) -> bool:
+    return said.type == "error" and not said.text.startswith(_LEFT)
 
 
 @pytest.fixture
