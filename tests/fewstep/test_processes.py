@@ -39,6 +39,8 @@ def stubborn() -> Iterator[tuple[ProcessMark, int]]:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         mark = mark_of(process.pid)
+        # A process that has just begun another program has no environment for a moment.
+        wait_until(lambda: child in of_stack("of-the-test"), "the child's environment")
         yield mark, child
         stop(lambda: members(mark) | of_stack("of-the-test"), 0.1)
 
