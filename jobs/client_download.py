@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from jobs.brought import Brought
 from jobs.errors import FewstepError, InvalidInput
 
 _CHUNK = 1 << 20
@@ -40,6 +41,7 @@ class Copying:
 
     A file that was cut goes on where it was; one that is there with its size and digest stays. One
     without a digest that a later round may have written anew is copied, and counts if it differs.
+    What an earlier copy brought and the dataset has no more is removed.
     """
 
     def __init__(self, out: Path, progress: Progress, *, trust_env: bool) -> None:
@@ -80,11 +82,18 @@ class Copying:
                     self._right.add(file["name"])
                 return file["bytes"], anew
 
-            for place in (-1, 0, 1):
+            def copy_all(place: int) -> None:
+                nonlocal there
                 some = [file for file in files if _PLACES.get(file["name"], 0) == place]
                 for size, anew in _at_once(copy, some):
                     there, self.copied = there + size, self.copied + anew
                     self._progress(there, total)
+
+            copy_all(-1)
+            brought = Brought(self._out, paths)
+            copy_all(0)
+            brought.tidy()
+            copy_all(1)
 
 
 def _at_once(

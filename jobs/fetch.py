@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.brought import Brought
 from jobs.dataset_index import DatasetIndex, IndexFile
 from jobs.errors import FewstepError, NotFound
 from jobs.layout import JobLayout
@@ -65,7 +66,8 @@ def fetch_dataset(
 ) -> Fetched:
     """Download a dataset to the root of `out`; what is right already is kept.
 
-    Tars and parquet files are compared with their digests. Of a job that was cancelled or stopped
+    What an earlier fetch brought and the dataset has no more is removed. Tars and parquet files are
+    compared with their digests. Of a job that was cancelled or stopped
     it is what there is, without `_SUCCESS`. Raises NotFound where the job has not ended,
     FewstepError where a file is not what the index says, even when read again.
     """
@@ -80,13 +82,23 @@ def fetch_dataset(
     there = kept = 0
     # What tells a reader that all is there comes last, here as in the store.
     last = [_Wanted(_name(layout, layout.success), 0)] if index.complete else []
-    for group in (shards, rest, last):
+    # Whose dataset it is comes first, so that a folder that was cut is known for it.
+    first = [one for one in rest if one.name == _name(layout, layout.job)]
+
+    def copy(group: list[_Wanted]) -> None:
+        nonlocal there, kept
         with ThreadPoolExecutor(_READERS) as readers:
             jobs = {readers.submit(_fetch, store, layout, one, out): one for one in group}
             for job in as_completed(jobs):
                 kept += job.result()
                 there += jobs[job].bytes
                 progress(there, total)
+
+    copy(first)
+    brought = Brought(out, [one.name for one in (*shards, *rest, *last)])
+    copy(shards + [one for one in rest if one not in first])
+    brought.tidy()
+    copy(last)
     return Fetched(files=len(shards) + len(rest) + len(last), kept=kept, bytes=total)
 
 

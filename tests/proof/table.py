@@ -10,12 +10,13 @@ from tests.proof.reading import Found
 PAGE = """# A dataset through every verb and fault
 
 `make proof` submits a balanced template of {rows:,} rows with two filters (a picture that does not
-show all that its prompt names is tried again with the next seed, four at most; near-duplicates are
-dropped), kills every process that begins a unit with one of two rows, and freezes the object store
-for {frozen:g} s. Then it extends the dataset by as many pictures, and tries again what failed.
-After each step the dataset is fetched and read file by file by `tests/proof/reading.py`, which has
-no line of the product: index, rows, tar members and digests must agree exactly. A white shape on
-white, or a black one on black, cannot be seen: such rows, one in 28, are to be turned away.
+show all that its prompt names is tried again with the next seed, four at most; of pictures with
+equal perceptual hashes one stays), kills every process that begins a unit with one of two rows, and
+freezes the object store for {frozen:g} s. Then it extends the dataset by as many pictures, and
+tries again what failed. After each step the dataset is fetched into one folder and read file by
+file by `tests/proof/reading.py`, which has no line of the product: index, rows, tar members and
+digests must agree exactly. A white shape on white, or a black one on black, cannot be seen: such
+rows, one in 28, are to be turned away.
 
 Run on: {machine}.
 
